@@ -1,0 +1,174 @@
+//! What the operator wrote (`written`), made into what the program means (the
+//! types here).
+//!
+//! Everything that can be judged from the text alone is judged here, once, and
+//! all of it is reported together. Whether a certificate or a repository is any
+//! good is found out by those who open it ([`crate::tls`], [`crate::repo`]).
+//! `config/serve.toml` documents every key; a test holds it against the
+//! defaults in this module.
+
+mod address;
+mod prefix;
+mod written;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use address::{Address, PublicName};
+pub use prefix::Prefix;
+
+use crate::finding::{Finding, Place};
+
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/ostree-serve/serve.toml";
+
+/// A configuration without contradictions.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen, and for what.
+    pub listen: Listen,
+    /// The server's certificate; present if anything listens for HTTPS.
+    pub tls: Option<Tls>,
+    /// What a client may take.
+    pub limits: Limits,
+    /// The repositories.
+    pub repos: Vec<Mount>,
+    /// Directories of plain files.
+    pub statics: Vec<Mount>,
+}
+
+/// The sockets.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// TLS, HTTP/2 and HTTP/1.1.
+    pub https: Vec<Address>,
+    /// Plaintext; every request is redirected to HTTPS.
+    pub redirect: Vec<Address>,
+    /// Plaintext with content.
+    pub http: Vec<Address>,
+    /// Reserved for status and metrics.
+    pub admin: Address,
+    /// What redirects name instead of the host that the client used.
+    pub public_name: Option<PublicName>,
+}
+
+/// The server's identity.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// PEM: the server's certificate, then the intermediate ones.
+    pub certificate: Placed<PathBuf>,
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    pub private_key: Placed<PathBuf>,
+    /// What to speak, most wanted first; not empty.
+    pub protocols: Vec<Protocol>,
+    /// PEM: who may have issued a client's certificate.
+    pub client_ca: Option<Placed<PathBuf>>,
+}
+
+/// An application protocol, chosen in the TLS handshake (ALPN, RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `h2`
+    Http2,
+    /// `http/1.1`
+    Http1,
+}
+
+impl Protocol {
+    /// Its registered name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http2 => "h2",
+            Self::Http1 => "http/1.1",
+        }
+    }
+}
+
+/// What a client may take before it is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time. When all are taken, new ones wait in the
+    /// kernel's queue: clients forgive a delay, and not a refusal
+    /// (client-contract 2.2).
+    pub connections: usize,
+    /// Bytes of a request's line and header.
+    pub header_size: usize,
+    /// From accepting a connection to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From a request's first byte, or for a connection's first request from
+    /// the end of the handshake, to the end of its header.
+    pub header: Duration,
+    /// From one request's end to the next one's start.
+    pub idle: Duration,
+    /// How long a transfer may make no headway worth the name.
+    pub stalled_transfer: Duration,
+    /// At shutdown, from the signal to the end of transfers.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 8192,
+            header_size: 32 * 1024,
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(15),
+            // A client that pulls is never idle for long; one that only looked
+            // should not keep its slot.
+            idle: Duration::from_secs(30),
+            // Longer than the 30 s after which libostree itself gives up
+            // (client-contract 2.3), so the server is never the stricter one.
+            stalled_transfer: Duration::from_secs(60),
+            // Below systemd's default TimeoutStopSec of 90 s.
+            drain: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A directory and the URL prefix under which it is served.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// The beginning of its URLs.
+    pub prefix: Prefix,
+    /// The directory.
+    pub path: Placed<PathBuf>,
+}
+
+/// A value, and where the operator wrote it.
+#[derive(Clone, Debug)]
+pub struct Placed<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written.
+    pub place: Place,
+}
+
+impl Config {
+    /// Reads and judges a configuration file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; never empty.
+    pub fn load(file: &Path) -> Result<Self, Vec<Finding>> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let finding = Finding::error(file, format!("cannot be read: {error}"));
+            vec![
+                finding
+                    .remedy("name another file with --config, or start from the sample serve.toml"),
+            ]
+        })?;
+        Self::parse(&text, file)
+    }
+
+    /// Judges the text of a configuration file. `file` is named in findings,
+    /// and paths in the text are relative to its directory.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<Finding>> {
+        let written = written::parse(text, file).map_err(|finding| vec![finding])?;
+        written::Source { file, text }.judge(written)
+    }
+}
+
+#[cfg(test)]
+mod tests;

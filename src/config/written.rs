@@ -1,0 +1,453 @@
+//! The configuration as it is written: TOML in, findings or a [`Config`] out.
+//!
+//! Unknown keys are errors. Sizes and durations are texts with units. The
+//! position of each value is kept, for findings about it.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use toml::Spanned;
+
+use super::{Address, Config, Limits, Mount, Placed, Prefix, Protocol, PublicName};
+use crate::finding::{Finding, Place};
+use crate::resource::path::TOP_LEVEL_NAMES;
+
+/// The whole file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    listen: Listen,
+    tls: Option<Tls>,
+    #[serde(default)]
+    limits: WrittenLimits,
+    #[serde(default)]
+    repo: Vec<WrittenMount>,
+    #[serde(default, rename = "static")]
+    statics: Vec<WrittenMount>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Listen {
+    https: Vec<Spanned<String>>,
+    redirect: Vec<Spanned<String>>,
+    http: Vec<Spanned<String>>,
+    admin: Spanned<String>,
+    public_name: Option<Spanned<String>>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let defaulted = |text: &str| Spanned::new(0..0, text.to_owned());
+        Self {
+            https: vec![defaulted("[::]:8443")],
+            redirect: vec![defaulted("[::]:8080")],
+            http: Vec::new(),
+            admin: defaulted("127.0.0.1:9443"),
+            public_name: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    certificate: Spanned<PathBuf>,
+    /// A PEM file may hold both.
+    private_key: Option<Spanned<PathBuf>>,
+    #[serde(default = "both_protocols")]
+    protocols: Spanned<Vec<Spanned<String>>>,
+    client_ca: Option<Spanned<PathBuf>>,
+}
+
+fn both_protocols() -> Spanned<Vec<Spanned<String>>> {
+    let names = [Protocol::Http2, Protocol::Http1].map(Protocol::name);
+    Spanned::new(
+        0..0,
+        names.map(|name| Spanned::new(0..0, name.into())).into(),
+    )
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenLimits {
+    connections: Option<Count>,
+    header_size: Option<HeaderSize>,
+    handshake: Option<Seconds>,
+    header: Option<Seconds>,
+    idle: Option<Seconds>,
+    stalled_transfer: Option<Seconds>,
+    drain: Option<Seconds>,
+}
+
+impl WrittenLimits {
+    fn or_default(self) -> Limits {
+        let default = Limits::default();
+        let seconds = |written: Option<Seconds>, default| written.map_or(default, |it| it.0);
+        Limits {
+            connections: self.connections.map_or(default.connections, |it| it.0),
+            header_size: self.header_size.map_or(default.header_size, |it| it.0),
+            handshake: seconds(self.handshake, default.handshake),
+            header: seconds(self.header, default.header),
+            idle: seconds(self.idle, default.idle),
+            stalled_transfer: seconds(self.stalled_transfer, default.stalled_transfer),
+            drain: seconds(self.drain, default.drain),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenMount {
+    prefix: Spanned<String>,
+    path: Spanned<PathBuf>,
+}
+
+/// A number of connections.
+struct Count(usize);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            0 => Err(D::Error::custom("must be at least 1")),
+            // What a semaphore can count is far more than a machine can serve.
+            count => Ok(Self(count as usize)),
+        }
+    }
+}
+
+/// A duration such as `"30s"` or `"1m 30s"`.
+struct Seconds(Duration);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const LONGEST: Duration = Duration::from_secs(24 * 3600);
+        let text = String::deserialize(deserializer)?;
+        let duration = humantime::parse_duration(&text).map_err(|error| {
+            D::Error::custom(format!(
+                "`{text}` is no duration ({error}); write it like \"30s\" or \"5m\""
+            ))
+        })?;
+        if duration < Duration::from_millis(100) || duration > LONGEST {
+            return Err(D::Error::custom(format!(
+                "`{text}` is out of range; from \"100ms\" to \"24h\" is possible"
+            )));
+        }
+        Ok(Self(duration))
+    }
+}
+
+/// The size of a request's header, such as `"32KiB"`.
+struct HeaderSize(usize);
+
+impl<'de> Deserialize<'de> for HeaderSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let size = ByteSize::from_str(&text).map_err(|_| {
+            D::Error::custom(format!("`{text}` is no size; write it like \"32KiB\""))
+        })?;
+        // hyper needs 8 KiB to work with; a client needs no megabyte.
+        match usize::try_from(size.as_u64()) {
+            Ok(size @ 8192..=1_048_576) => Ok(Self(size)),
+            _ => Err(D::Error::custom(format!(
+                "`{text}` is out of range; from \"8KiB\" to \"1MiB\" is possible"
+            ))),
+        }
+    }
+}
+
+/// Reads the text, or says where it is no TOML or not ours.
+pub(super) fn parse(text: &str, file: &Path) -> Result<File, Finding> {
+    toml::from_str(text).map_err(|error| {
+        let place = match error.span() {
+            Some(span) => Place::in_text(file, text, span.start),
+            None => file.into(),
+        };
+        match unknown_key(error.message()) {
+            Some((key, known)) => unknown_key_finding(place, &key, &known),
+            None => Finding::error(place, error.message().trim_end().replace('\n', " ")),
+        }
+    })
+}
+
+/// Takes apart serde's message about an unknown field: "unknown field `x`,
+/// expected one of `a`, `b`" (`serde::de::Error::unknown_field`). It is the one
+/// place where the known keys of each table can be had, and a test holds it.
+fn unknown_key(message: &str) -> Option<(String, Vec<String>)> {
+    let mut quoted = message
+        .strip_prefix("unknown field ")?
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned);
+    Some((quoted.next()?, quoted.collect()))
+}
+
+fn unknown_key_finding(place: Place, key: &str, known: &[String]) -> Finding {
+    let finding = Finding::error(place, format!("unknown key `{key}`"));
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(key, name), name))
+        .min();
+    match nearest {
+        Some((distance, name)) if distance <= name.len().div_ceil(2) => {
+            finding.remedy(format!("did you mean `{name}`?"))
+        }
+        _ => finding.remedy(format!("the keys known here are: {}", known.join(", "))),
+    }
+}
+
+/// The text that is judged, and the name of its file.
+pub(super) struct Source<'a> {
+    pub file: &'a Path,
+    pub text: &'a str,
+}
+
+impl Source<'_> {
+    /// From what was written to what it means.
+    pub(super) fn judge(&self, written: File) -> Result<Config, Vec<Finding>> {
+        let mut findings = Vec::new();
+        let listen = self.listen(written.listen, &mut findings);
+        let tls = written.tls.map(|tls| self.tls(tls, &mut findings));
+        if tls.is_none() && !listen.https.is_empty() {
+            findings.push(
+                Finding::error(self.file, "a certificate is missing, and `listen.https` needs one").remedy(
+                    "add `[tls]` with `certificate` and `private_key`, or set `https = []` and `redirect = []`",
+                ),
+            );
+        }
+        let repos = self.mounts(written.repo, &mut findings);
+        let statics = self.mounts(written.statics, &mut findings);
+        self.judge_prefixes(&repos, &statics, &mut findings);
+
+        if !findings.is_empty() {
+            return Err(findings);
+        }
+        let bare = |mounts: Vec<PlacedMount>| mounts.into_iter().map(|it| it.mount).collect();
+        Ok(Config {
+            listen,
+            tls,
+            limits: written.limits.or_default(),
+            repos: bare(repos),
+            statics: bare(statics),
+        })
+    }
+
+    fn listen(&self, written: Listen, findings: &mut Vec<Finding>) -> super::Listen {
+        let mut taken: Vec<Address> = Vec::new();
+        let mut address = |text: &Spanned<String>, findings: &mut Vec<Finding>| {
+            let address = self.parsed::<Address>(text, findings)?;
+            let address = match address {
+                Address::Unix(path) => Address::Unix(self.absolute(&path)),
+                tcp => tcp,
+            };
+            if let Some(other) = taken.iter().find(|other| other.overlaps(&address)) {
+                let reason = format!("`{address}` is in use already, by `{other}` in this file");
+                findings.push(Finding::error(self.place(text), reason).remedy(
+                    "give each listener, `admin` included, an address and port of its own",
+                ));
+            }
+            taken.push(address.clone());
+            Some(address)
+        };
+        let mut all = |texts: &[Spanned<String>], findings: &mut Vec<Finding>| -> Vec<Address> {
+            texts
+                .iter()
+                .filter_map(|text| address(text, findings))
+                .collect()
+        };
+        let https = all(&written.https, findings);
+        let redirect = all(&written.redirect, findings);
+        let http = all(&written.http, findings);
+        let admin = all(std::slice::from_ref(&written.admin), findings);
+        let public_name = written.public_name.and_then(|name| {
+            let parsed = name.as_ref().parse().map_err(|error| {
+                let reason = format!("public_name `{}` {error}", name.as_ref());
+                findings.push(Finding::error(self.place(&name), reason));
+            });
+            parsed.ok()
+        });
+        self.judge_listeners(&https, &redirect, &http, public_name.as_ref(), findings);
+        super::Listen {
+            https,
+            redirect,
+            http,
+            // A bad address is a finding, with which this is thrown away.
+            admin: admin
+                .into_iter()
+                .next()
+                .unwrap_or(Address::Unix(PathBuf::new())),
+            public_name,
+        }
+    }
+
+    fn judge_listeners(
+        &self,
+        https: &[Address],
+        redirect: &[Address],
+        http: &[Address],
+        public_name: Option<&PublicName>,
+        findings: &mut Vec<Finding>,
+    ) {
+        if https.is_empty() && http.is_empty() {
+            findings.push(Finding::error(
+                self.file,
+                "nothing to listen at: both `listen.https` and `listen.http` are empty",
+            ));
+        }
+        // A redirect leads to an HTTPS port, which must be known.
+        let known = https
+            .iter()
+            .any(|address| matches!(address, Address::Tcp(_)))
+            || public_name.is_some();
+        if !redirect.is_empty() && !known {
+            findings.push(
+                Finding::error(self.file, "`listen.redirect` has no HTTPS port to lead to")
+                    .remedy("add a port to `listen.https`, set `listen.public_name`, or set `redirect = []`"),
+            );
+        }
+    }
+
+    fn tls(&self, written: Tls, findings: &mut Vec<Finding>) -> super::Tls {
+        let certificate = self.path(&written.certificate);
+        let private_key = match &written.private_key {
+            Some(key) => self.path(key),
+            None => certificate.clone(),
+        };
+        if written.protocols.as_ref().is_empty() {
+            findings.push(Finding::error(
+                self.place(&written.protocols),
+                "`protocols` is empty; known are \"h2\" and \"http/1.1\"",
+            ));
+        }
+        let mut protocols = Vec::new();
+        for name in written.protocols.as_ref() {
+            let known = [Protocol::Http2, Protocol::Http1];
+            match known.into_iter().find(|it| it.name() == name.as_ref()) {
+                Some(protocol) if !protocols.contains(&protocol) => protocols.push(protocol),
+                Some(_) => findings.push(Finding::error(
+                    self.place(name),
+                    format!("protocol `{}` is named twice", name.as_ref()),
+                )),
+                None => findings.push(Finding::error(
+                    self.place(name),
+                    format!(
+                        "unknown protocol `{}`; known are \"h2\" and \"http/1.1\"",
+                        name.as_ref()
+                    ),
+                )),
+            }
+        }
+        super::Tls {
+            certificate,
+            private_key,
+            protocols,
+            client_ca: written.client_ca.map(|path| self.path(&path)),
+        }
+    }
+
+    fn mounts(&self, written: Vec<WrittenMount>, findings: &mut Vec<Finding>) -> Vec<PlacedMount> {
+        let mount = |written: WrittenMount| {
+            Some(PlacedMount {
+                place: self.place(&written.prefix),
+                mount: Mount {
+                    prefix: self.parsed::<Prefix>(&written.prefix, findings)?,
+                    path: self.path(&written.path),
+                },
+            })
+        };
+        written.into_iter().filter_map(mount).collect()
+    }
+
+    /// Longest-prefix matching makes nested prefixes possible; refused is what
+    /// would hide something: the same prefix twice, a repository inside another
+    /// one, or a directory in the place of one of a repository's own names.
+    fn judge_prefixes(
+        &self,
+        repos: &[PlacedMount],
+        statics: &[PlacedMount],
+        findings: &mut Vec<Finding>,
+    ) {
+        let all: Vec<&PlacedMount> = repos.iter().chain(statics).collect();
+        if all.is_empty() {
+            findings.push(
+                Finding::error(
+                    self.file,
+                    "nothing to serve: there is no `[[repo]]` and no `[[static]]`",
+                )
+                .remedy("add `[[repo]]` with `prefix` and `path`"),
+            );
+        }
+        for (number, later) in all.iter().enumerate() {
+            if all[..number]
+                .iter()
+                .any(|it| it.mount.prefix == later.mount.prefix)
+            {
+                let reason = format!("prefix `{}` is in use already", later.mount.prefix);
+                findings.push(Finding::error(later.place.clone(), reason));
+            }
+        }
+        for outer in repos {
+            for (number, inner) in all.iter().enumerate() {
+                let rest = match outer.mount.prefix.contains(&inner.mount.prefix) {
+                    None | Some("") => continue,
+                    Some(rest) => rest,
+                };
+                let is_repo = number < repos.len();
+                let first = rest.split('/').next().unwrap_or(rest);
+                if is_repo || TOP_LEVEL_NAMES.contains(&first) {
+                    let reason = format!(
+                        "prefix `{}` overlaps the repository at `{}`",
+                        inner.mount.prefix, outer.mount.prefix
+                    );
+                    findings.push(
+                        Finding::error(inner.place.clone(), reason)
+                            .remedy("move one of them to a prefix beside the other"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn parsed<T: FromStr<Err = String>>(
+        &self,
+        text: &Spanned<String>,
+        findings: &mut Vec<Finding>,
+    ) -> Option<T> {
+        text.as_ref()
+            .parse()
+            .map_err(|reason: String| findings.push(Finding::error(self.place(text), reason)))
+            .ok()
+    }
+
+    fn path(&self, written: &Spanned<PathBuf>) -> Placed<PathBuf> {
+        Placed {
+            value: self.absolute(written.as_ref()),
+            place: self.place(written),
+        }
+    }
+
+    /// Relative paths are relative to the file that they stand in.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    fn place<T>(&self, written: &Spanned<T>) -> Place {
+        match written.span() {
+            // A default was not written anywhere.
+            span if span.is_empty() => self.file.into(),
+            span => Place::in_text(self.file, self.text, span.start),
+        }
+    }
+}
+
+/// A mount, and where its prefix was written.
+struct PlacedMount {
+    place: Place,
+    mount: Mount,
+}
