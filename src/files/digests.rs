@@ -1,0 +1,84 @@
+//! Digests of large files, remembered as long as the files do not change.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use quick_cache::sync::Cache;
+
+#[cfg(doc)]
+use super::Cause;
+use super::{Chunks, Content, FileContent, Identity, Unreadable};
+use crate::resource::checksum::{Checksum, Hasher};
+
+/// The digests of files whose names do not tell them.
+#[derive(Debug)]
+pub struct Digests {
+    known: Cache<Identity, Checksum>,
+}
+
+impl Digests {
+    /// How many are remembered, at about 100 bytes each.
+    const CAPACITY: usize = 10_000;
+
+    /// Knows none yet.
+    pub fn new() -> Self {
+        Self {
+            known: Cache::new(Self::CAPACITY),
+        }
+    }
+
+    /// The SHA-256 of some content; small content is not worth remembering.
+    ///
+    /// # Errors
+    /// As [`Digests::of`].
+    pub async fn of_content(&self, content: &Content) -> Result<Checksum, Unreadable> {
+        match content {
+            Content::Memory(bytes) => Ok(Checksum::of(bytes)),
+            Content::File(file) => self.of(file).await,
+        }
+    }
+
+    /// The SHA-256 of a file's bytes. A file that is not known is read whole.
+    ///
+    /// # Errors
+    /// The read's; [`Cause::Shrank`] if the file ends before its time.
+    pub async fn of(&self, file: &FileContent) -> Result<Checksum, Unreadable> {
+        let identity = file.identity();
+        if let Some(digest) = self.known.get(&identity) {
+            return Ok(digest);
+        }
+        let to_hash = file.clone();
+        let digest = tokio::task::spawn_blocking(move || hash(&to_hash))
+            .await
+            .map_err(|error| file.unreadable(error.into()))??;
+        if identity.settled_for(SETTLED_SECONDS, now()) {
+            self.known.insert(identity, digest);
+        }
+        Ok(digest)
+    }
+}
+
+impl Default for Digests {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// No file system's clock ticks slower (FAT: two seconds).
+const SETTLED_SECONDS: i64 = 3;
+
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
+}
+
+fn hash(file: &FileContent) -> Result<Checksum, Unreadable> {
+    let mut hasher = Hasher::new();
+    let mut offset = 0;
+    while offset < file.len() {
+        let len = (file.len() - offset).min(Chunks::SIZE as u64) as usize;
+        hasher.update(&file.read_blocking(offset, len)?);
+        offset += len as u64;
+    }
+    Ok(hasher.finish())
+}
