@@ -1,0 +1,160 @@
+//! An open repository: from a resource to its content, and what is known about
+//! its bytes.
+//!
+//! HTTP is not known here; [`crate::http`] makes validators of these facts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::files::{self, Cause, Content, Digests, Directory, Links, OpenFile, Unreadable};
+use crate::finding::{Finding, shell_word};
+use crate::format::repo_config::RepoConfig;
+use crate::resource::path::file_path;
+use crate::resource::{Checksum, Identity, Resource};
+
+/// A repository that is being served.
+#[derive(Debug)]
+pub struct Repo {
+    directory: Arc<Directory>,
+    digests: Digests,
+}
+
+/// What was found for a resource.
+#[derive(Debug)]
+pub struct Found {
+    /// The bytes.
+    pub content: Content,
+    /// The SHA-256 of the bytes, where the resource's name does not tell it
+    /// ([`Identity::Bytes`]).
+    pub digest: Option<Checksum>,
+}
+
+impl Repo {
+    /// The largest document that libostree accepts, in bytes
+    /// (`OSTREE_MAX_METADATA_SIZE`).
+    pub const LARGEST_DOCUMENT: u64 = 128 * 1024 * 1024;
+
+    /// Opens the repository in the directory `path`.
+    ///
+    /// # Errors
+    /// Why it cannot be served, and what to do.
+    pub fn open(path: &Path) -> Result<Self, Finding> {
+        let directory = Directory::open(path).map_err(|error| {
+            Finding::error(
+                path,
+                format!("the repository cannot be opened: {}", error.cause),
+            )
+            .remedy(error.remedy())
+        })?;
+        Self::from_directory(directory)
+    }
+
+    /// Takes over an open directory; as [`Repo::open`].
+    ///
+    /// # Errors
+    /// As [`Repo::open`].
+    pub fn from_directory(directory: Directory) -> Result<Self, Finding> {
+        let path = directory.path().to_owned();
+        let repo = Self {
+            directory: Arc::new(directory),
+            digests: Digests::new(),
+        };
+        let make = format!("ostree init --mode=archive --repo={}", shell_word(&path));
+        let text = match repo.read_config_blocking() {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                let finding =
+                    Finding::error(path, "is no ostree repository: it has no file `config`");
+                return Err(finding.remedy(make));
+            }
+            Err(error) => {
+                let reason = error.cause.to_string();
+                return Err(Finding::error(&*error.path, reason).remedy(error.remedy()));
+            }
+        };
+        RepoConfig::parse(&text)
+            .and_then(|config| config.check_servable())
+            .map_err(|reason| {
+                let remedy = format!(
+                    "serve an archive repository: `{make}` somewhere else, then `ostree pull-local` into it"
+                );
+                Finding::error(path.join("config"), reason).remedy(remedy)
+            })?;
+        Ok(repo)
+    }
+
+    /// The directory that everything is opened beneath.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Finds a resource; `None` if the repository does not have it.
+    ///
+    /// # Errors
+    /// Why a file that is there cannot be served.
+    pub async fn lookup(&self, resource: &Resource<'_>) -> Result<Option<Found>, Unreadable> {
+        let name = file_path(resource);
+        let links = match resource {
+            // An alias is a link inside refs/ (`ostree refs --alias`).
+            Resource::Ref(_) => Links::Inside("refs"),
+            _ => Links::Refused,
+        };
+        let Some(file) = files::open(&self.directory, &name, links).await? else {
+            return Ok(None);
+        };
+        if resource.is_document() {
+            let bytes = self.read_document(file, &name).await?;
+            let bytes = match resource {
+                Resource::Config => self.public_config(&bytes)?,
+                _ => bytes,
+            };
+            return Ok(Some(Found {
+                digest: Some(Checksum::of(&bytes)),
+                content: Content::Memory(bytes),
+            }));
+        }
+        let content = Content::of(file, self.directory.path(), &name).await?;
+        let digest = match resource.identity() {
+            Identity::Name(_) | Identity::NameAndSize(_) => None,
+            Identity::Bytes => Some(self.digests.of_content(&content).await?),
+        };
+        Ok(Some(Found { content, digest }))
+    }
+
+    async fn read_document(&self, file: OpenFile, name: &str) -> Result<Bytes, Unreadable> {
+        if file.identity.size > Self::LARGEST_DOCUMENT {
+            let cause = Cause::TooLarge(Self::LARGEST_DOCUMENT);
+            return Err(Unreadable::new(self.directory.path(), name, cause));
+        }
+        match Content::of(file, self.directory.path(), name).await? {
+            Content::Memory(bytes) => Ok(bytes),
+            Content::File(file) => file.read_all().await,
+        }
+    }
+
+    fn public_config(&self, text: &[u8]) -> Result<Bytes, Unreadable> {
+        let config = std::str::from_utf8(text)
+            .map_err(|error| error.to_string())
+            .and_then(RepoConfig::parse)
+            .and_then(|config| config.check_servable().map(|()| config))
+            .map_err(|reason| {
+                Unreadable::new(self.directory.path(), "config", Cause::Malformed(reason))
+            })?;
+        Ok(config.render().into())
+    }
+
+    fn read_config_blocking(&self) -> Result<Option<String>, Unreadable> {
+        let opened = self
+            .directory
+            .open_file("config", Links::Refused, files::Patience::Wait)?;
+        let files::Opened::File(file) = opened else {
+            return Ok(None);
+        };
+        let path: PathBuf = self.directory.path().join("config");
+        let len = file.identity.size.min(Self::LARGEST_DOCUMENT) as usize;
+        let bytes = files::FileContent::new(file, path).read_blocking(0, len)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+}
