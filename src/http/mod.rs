@@ -1,0 +1,157 @@
+//! A request becomes a reply: the hot path on one screen.
+//!
+//! Nothing here knows sockets or TLS, so tests and benchmarks need neither.
+
+pub mod body;
+pub mod conditional;
+pub mod range;
+pub mod redirect;
+pub mod response;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Method, Version};
+
+pub use body::Body;
+pub use response::Reply;
+
+use crate::files::{Content, Unreadable};
+use crate::repo::{Found, Repo};
+use crate::resource::path::{decode, parse};
+use crate::resource::{Freshness, Resource};
+use crate::routes::{Routes, Site};
+use crate::statics::Statics;
+use conditional::{EntityTag, Verdict};
+use response::{Audience, Refusal, Representation};
+
+/// Answers requests for content.
+#[derive(Debug)]
+pub struct Service {
+    routes: Routes,
+}
+
+impl Service {
+    /// Answers from what these routes lead to.
+    pub fn new(routes: Routes) -> Self {
+        Self { routes }
+    }
+
+    /// The reply to a request. There is always one; what goes wrong on this
+    /// side is logged here, and the client sees a status.
+    pub async fn answer(&self, head: &Parts) -> Reply {
+        let path = decode(head.uri.path());
+        let site = path.as_deref().and_then(|path| self.routes.find(path));
+        let audience = match (&path, site) {
+            (Some(_), Some((Site::Statics(_), _)) | None) => Audience::Person,
+            // What cannot be decoded may be meant for a repository.
+            (Some(_), Some((Site::Repo(_), _))) | (None, _) => Audience::Client,
+        };
+        let mut reply = match self.try_answer(head, site).await {
+            Ok(reply) => reply,
+            Err(refusal) => response::refusal(refusal, audience),
+        };
+        if head.method == Method::HEAD {
+            *reply.body_mut() = Body::empty();
+        }
+        if has_body(head) {
+            // Nobody reads it, and where it ends may be a matter of opinion.
+            let close = HeaderValue::from_static("close");
+            reply.headers_mut().insert(CONNECTION, close);
+        }
+        reply
+    }
+
+    async fn try_answer(
+        &self,
+        head: &Parts,
+        site: Option<(&Site, &str)>,
+    ) -> Result<Reply, Refusal> {
+        require_simple(head)?;
+        let (representation, content) = match site {
+            None => return Err(Refusal::NotFound),
+            Some((Site::Repo(repo), rest)) => {
+                let resource = parse(rest).ok_or(Refusal::NotFound)?;
+                represent(repo, &resource).await?
+            }
+            Some((Site::Statics(statics), rest)) => represent_static(statics, rest).await?,
+        };
+        match conditional::evaluate(&head.headers, &representation.tag) {
+            Verdict::NotModified => return Ok(response::not_modified(&representation)),
+            Verdict::Failed => return Err(Refusal::PreconditionFailed),
+            Verdict::Proceed => {}
+        }
+        // Ranges are defined for GET alone (RFC 9110, section 14.2).
+        let ranged = head.method == Method::GET
+            && conditional::permits_range(&head.headers, &representation.tag);
+        let selection = match ranged {
+            true => range::select(&head.headers, content.len()),
+            false => range::Selection::Whole,
+        };
+        response::content(&representation, selection, content)
+    }
+}
+
+/// Refuses what another server on the way might have understood differently
+/// (request smuggling): a request without exactly one host in HTTP/1.1 (RFC
+/// 9112, section 3.2), or a GET with a body, which no client of a repository
+/// sends (RFC 9110, section 9.3.1). And what is too long to be a file's name.
+fn require_simple(head: &Parts) -> Result<(), Refusal> {
+    /// A path of the longest length that Linux knows, every byte escaped.
+    const LONGEST_TARGET: usize = 3 * 4096;
+    let hosts = head.headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
+        return Err(Refusal::BadRequest);
+    }
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    if has_body(head) {
+        return Err(Refusal::BadRequest);
+    }
+    if head.uri.path().len() > LONGEST_TARGET {
+        return Err(Refusal::TargetTooLong);
+    }
+    Ok(())
+}
+
+fn has_body(head: &Parts) -> bool {
+    let headers = &head.headers;
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.get_all(CONTENT_LENGTH).iter().any(|len| len != "0")
+}
+
+async fn represent(
+    repo: &Repo,
+    resource: &Resource<'_>,
+) -> Result<(Representation, Content), Refusal> {
+    let found = repo.lookup(resource).await.map_err(logged)?;
+    let Found { content, digest } = found.ok_or(Refusal::NotFound)?;
+    let tag = EntityTag::new(resource.identity(), digest, content.len());
+    let representation = Representation {
+        // `lookup` gives a digest for what needs one.
+        tag: tag.ok_or(Refusal::Unreadable)?,
+        freshness: resource.freshness(),
+        media_type: HeaderValue::from_static("application/octet-stream"),
+    };
+    Ok((representation, content))
+}
+
+async fn represent_static(
+    statics: &Statics,
+    path: &str,
+) -> Result<(Representation, Content), Refusal> {
+    let found = statics.lookup(path).await.map_err(logged)?;
+    let found = found.ok_or(Refusal::NotFound)?;
+    let representation = Representation {
+        tag: EntityTag::of_bytes(found.digest),
+        freshness: Freshness::Revalidate,
+        media_type: HeaderValue::from_static(found.media_type),
+    };
+    Ok((representation, found.content))
+}
+
+/// The place where an error becomes a reply, and where it is logged.
+fn logged(error: Unreadable) -> Refusal {
+    tracing::error!(%error, remedy = error.remedy(), "a file cannot be served");
+    Refusal::Unreadable
+}
