@@ -1,0 +1,260 @@
+//! One client, from handshake to goodbye: slots, deadlines, drain.
+//!
+//! The accept loop takes a slot first and accepts then, so that a full server
+//! lets clients wait in the kernel's queue. Everything that a client can delay
+//! happens in the connection's own task, under a deadline.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::config::{Limits, Protocol};
+use crate::http::redirect::Redirect;
+use crate::http::{Reply, Service};
+use crate::listener::{AcceptError, Listener, Peer, Stream};
+use crate::tls::TlsAcceptor;
+use crate::transport::{Activity, Request, Tracked, Transport};
+use crate::watchdog::{Deadlines, Ended, Verdict, Watchdog};
+
+/// What a listener's clients get.
+#[derive(Clone)]
+pub struct Purpose {
+    /// Whether they speak TLS, and how.
+    pub tls: Option<TlsAcceptor>,
+    /// Who answers them.
+    pub answerer: Answerer,
+}
+
+/// Who answers requests.
+#[derive(Clone)]
+pub enum Answerer {
+    /// With content.
+    Content(Arc<Service>),
+    /// With a redirect to HTTPS.
+    Redirect(Arc<Redirect>),
+}
+
+impl Answerer {
+    async fn answer(self, head: Parts) -> Reply {
+        match self {
+            Self::Content(service) => service.answer(&head).await,
+            Self::Redirect(redirect) => redirect.answer(&head),
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Clone)]
+pub struct Shared {
+    /// What a client may take.
+    pub limits: Limits,
+    /// One permit for each connection.
+    pub slots: Arc<Semaphore>,
+    /// Becomes true when the server is to end. Each connection holds a
+    /// receiver, so the sender sees when the last one has gone.
+    pub drain: watch::Receiver<bool>,
+}
+
+/// Accepts and serves until the server drains, then returns at once; the
+/// connections go on by themselves.
+pub async fn serve(listener: Listener, purpose: Purpose, shared: Shared) {
+    let mut drain = shared.drain.clone();
+    let mut draining = pin!(drain.wait_for(|&draining| draining));
+    loop {
+        let next = async {
+            // The semaphore is never closed.
+            let slot = Arc::clone(&shared.slots).acquire_owned().await.ok()?;
+            Some((slot, listener.accept().await))
+        };
+        let next = tokio::select! {
+            biased;
+            _ = &mut draining => break,
+            next = next => next,
+        };
+        match next {
+            None => break,
+            Some((slot, Ok((stream, peer)))) => start(stream, peer, slot, &purpose, &shared),
+            Some((_, Err(error))) => match AcceptError::of(&error) {
+                AcceptError::Peer => {
+                    tracing::debug!(%error, "a client left before it was accepted")
+                }
+                AcceptError::Exhaustion(remedy) => {
+                    tracing::error!(%error, remedy, "clients have to wait");
+                    tokio::time::sleep(AcceptError::PAUSE).await;
+                }
+                AcceptError::Other => {
+                    tracing::error!(%error, listener = %listener.address(), "accepting failed");
+                    tokio::time::sleep(AcceptError::PAUSE).await;
+                }
+            },
+        }
+    }
+    accept_backlog(&listener, &purpose, &shared).await;
+}
+
+/// Takes in who is in the kernel's queue already: closing the listener would
+/// reset them. They get their first answer, and then the goodbye.
+async fn accept_backlog(listener: &Listener, purpose: &Purpose, shared: &Shared) {
+    while let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() {
+        match timeout(Duration::ZERO, listener.accept()).await {
+            Ok(Ok((stream, peer))) => start(stream, peer, slot, purpose, shared),
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+}
+
+fn start(
+    stream: Stream,
+    peer: Peer,
+    slot: OwnedSemaphorePermit,
+    purpose: &Purpose,
+    shared: &Shared,
+) {
+    let (purpose, limits, drain) = (purpose.clone(), shared.limits, shared.drain.clone());
+    tokio::spawn(async move {
+        let ended = converse(stream, purpose, limits, drain).await;
+        match ended {
+            Ok(()) => tracing::trace!(%peer, "connection ended"),
+            Err(reason) => tracing::debug!(%peer, %reason, "connection ended"),
+        }
+        drop(slot);
+    });
+}
+
+/// The whole conversation with one client.
+async fn converse(
+    stream: Stream,
+    purpose: Purpose,
+    limits: Limits,
+    drain: watch::Receiver<bool>,
+) -> Result<(), Ended> {
+    let attendant = Attendant {
+        answerer: purpose.answerer,
+        activity: Arc::new(Activity::default()),
+        limits,
+        drain: Drain::new(drain),
+    };
+    let Some(acceptor) = purpose.tls else {
+        let transport = Transport::plain(stream, Arc::clone(&attendant.activity));
+        return attendant.http1(transport).await;
+    };
+    // A box, so that the handshake's state does not outlive it inside the
+    // connection's future.
+    let handshake = Box::pin(acceptor.accept(stream));
+    let stream = timeout(limits.handshake, handshake)
+        .await
+        .map_err(|_| Ended::Late("handshake"))?
+        .map_err(|error| Ended::Failed(Box::new(error)))?;
+    let protocol = stream.get_ref().1.alpn_protocol();
+    let is_http2 = protocol == Some(Protocol::Http2.name().as_bytes());
+    let transport = Transport::tls(stream, Arc::clone(&attendant.activity));
+    match is_http2 {
+        true => attendant.http2(transport).await,
+        false => attendant.http1(transport).await,
+    }
+}
+
+/// Stays with a connection until it ends.
+struct Attendant {
+    answerer: Answerer,
+    activity: Arc<Activity>,
+    limits: Limits,
+    drain: Drain,
+}
+
+impl Attendant {
+    async fn http1(self, transport: Transport) -> Result<(), Ended> {
+        let connection = http1::Builder::new()
+            // It bounds the request's header and what is read ahead of the socket.
+            .max_buf_size(self.limits.header_size)
+            .serve_connection(transport, self.service());
+        let deadlines = Deadlines::http1(&self.limits);
+        self.attend(connection, deadlines).await
+    }
+
+    async fn http2(self, transport: Transport) -> Result<(), Ended> {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            // libostree has 8 requests under way, composefs 40 (client-contract 2.3).
+            .max_concurrent_streams(128)
+            .max_header_list_size(u32::try_from(self.limits.header_size).unwrap_or(u32::MAX))
+            // What a slow client makes this process hold for each stream.
+            .max_send_buf_size(64 * 1024)
+            .serve_connection(transport, self.service());
+        let deadlines = Deadlines::http2(&self.limits);
+        self.attend(connection, deadlines).await
+    }
+
+    /// Answers requests, and counts them.
+    fn service(
+        &self,
+    ) -> impl hyper::service::Service<
+        hyper::Request<Incoming>,
+        Response = hyper::Response<Tracked>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + use<> {
+        let (answerer, activity) = (self.answerer.clone(), Arc::clone(&self.activity));
+        service_fn(move |request: hyper::Request<Incoming>| {
+            let tracker = Request::start(&activity);
+            let reply = answerer.clone().answer(request.into_parts().0);
+            async move { Ok::<_, Infallible>(reply.await.map(|body| tracker.with_body(body))) }
+        })
+    }
+
+    async fn attend<C>(mut self, connection: C, deadlines: Deadlines) -> Result<(), Ended>
+    where
+        C: GracefulConnection,
+        C::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let mut connection = pin!(connection);
+        let mut watchdog = Watchdog::new(deadlines, self.activity, Instant::now());
+        loop {
+            tokio::select! {
+                // The connection first: what it does is what the watchdog sees.
+                biased;
+                result = &mut connection => return result.map_err(|error| Ended::Failed(Box::new(error))),
+                () = self.drain.begins() => connection.as_mut().graceful_shutdown(),
+                verdict = watchdog.wait() => match verdict {
+                    Verdict::Fine => {}
+                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
+                    Verdict::Abort(deadline) => return Err(Ended::Late(deadline)),
+                },
+            }
+        }
+    }
+}
+
+/// The start of the drain, once.
+struct Drain {
+    receiver: watch::Receiver<bool>,
+    begun: bool,
+}
+
+impl Drain {
+    fn new(receiver: watch::Receiver<bool>) -> Self {
+        Self {
+            receiver,
+            begun: false,
+        }
+    }
+
+    /// Ends when the drain begins; after that, never again.
+    async fn begins(&mut self) {
+        if self.begun {
+            std::future::pending::<()>().await;
+        }
+        // An error means that the sender is gone, which ends the server too.
+        _ = self.receiver.wait_for(|&draining| draining).await;
+        self.begun = true;
+    }
+}

@@ -1,0 +1,329 @@
+//! Bound sockets, who the peer is, and what to do when accepting fails.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::Address;
+
+/// A bound socket, listening.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; its name goes when this does.
+    Unix(UnixListener, SocketName),
+}
+
+/// The name of a Unix socket, removed at the end.
+#[derive(Debug)]
+pub struct SocketName(PathBuf);
+
+impl Drop for SocketName {
+    fn drop(&mut self) {
+        // Nobody can be told, and the next start removes it as well.
+        _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Connections that the kernel completes before they are accepted. The kernel
+/// lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+impl Listener {
+    /// Binds. Needs a runtime around it.
+    ///
+    /// # Errors
+    /// What the system says, with advice where there is some.
+    pub fn bind(address: &Address) -> anyhow::Result<Self> {
+        match address {
+            Address::Tcp(address) => {
+                let socket = bind_tcp(*address).map_err(|errno| {
+                    anyhow::Error::from(io::Error::from(errno)).context(format!(
+                        "cannot listen at {address}{}",
+                        advice(errno, *address)
+                    ))
+                })?;
+                Ok(Self::Tcp(TcpListener::from_std(socket.into())?))
+            }
+            Address::Unix(path) => {
+                bind_unix(path).with_context(|| format!("cannot listen at unix:{}", path.display()))
+            }
+        }
+    }
+
+    /// Where it listens, with the port that the kernel chose for port 0.
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => Address::Tcp(address),
+                Err(_) => Address::Unix(PathBuf::new()),
+            },
+            Self::Unix(_, name) => Address::Unix(name.0.clone()),
+        }
+    }
+
+    /// Waits for a connection. Dropping the future loses none.
+    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Nothing is to wait for an acknowledgement (client-contract 2.3).
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), Peer::Unix))
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // A restart need not wait for the last connections to be forgotten.
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // Dual stack whatever net.ipv6.bindv6only says.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
+    // What a process left behind that was killed. Only a socket that nobody
+    // listens at is in the way and without worth.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    if is_socket {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => anyhow::bail!("another process listens there; stop it first"),
+            Err(_) => std::fs::remove_file(path).context("the old socket cannot be removed")?,
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    let name = SocketName(path.to_owned());
+    // Who may connect is decided by the directory that it is in.
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o666))?;
+    Ok(Listener::Unix(listener, name))
+}
+
+fn advice(errno: Errno, address: SocketAddr) -> String {
+    match errno {
+        Errno::ADDRINUSE => format!(
+            "; another process has the port: `ss -ltnp sport = :{}` shows which",
+            address.port()
+        ),
+        Errno::ACCESS => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE, under SELinux others may too".into()
+        }
+        Errno::ADDRNOTAVAIL => "; this machine has no such address: `ip address`".into(),
+        Errno::AFNOSUPPORT => format!("; IPv6 is disabled: listen at 0.0.0.0:{}", address.port()),
+        _ => String::new(),
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody at this address.
+    Tcp(SocketAddr),
+    /// Somebody on this machine.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // An IPv4 client of a dual-stack socket is still an IPv4 client.
+            Self::Tcp(address) => {
+                SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f)
+            }
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// What an accept error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptError {
+    /// The client was gone before it was accepted. Nothing to do.
+    Peer,
+    /// The machine has run out of something. Wait, and tell the operator.
+    Exhaustion(&'static str),
+    /// Something unexpected. Wait a little; the listener stays.
+    Other,
+}
+
+impl AcceptError {
+    /// Pause after an error that will not go away by itself at once.
+    pub const PAUSE: Duration = Duration::from_millis(250);
+
+    /// What `error` is about (accept(2)).
+    pub fn of(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(
+                Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::TIMEDOUT
+                | Errno::INTR
+                | Errno::INVAL
+                | Errno::PERM,
+            ) => Self::Peer,
+            Some(Errno::MFILE) => Self::Exhaustion(
+                "the process has no file descriptor left: raise LimitNOFILE= in the service's unit, \
+                 or lower `limits.connections`",
+            ),
+            Some(Errno::NFILE) => Self::Exhaustion(
+                "the machine has no file descriptor left: raise `sysctl fs.file-max`",
+            ),
+            Some(Errno::NOBUFS | Errno::NOMEM) => Self::Exhaustion(
+                "the machine has no memory left for sockets: see `sysctl net.ipv4.tcp_mem` and `free -m`",
+            ),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Bytes that were written and that the peer's kernel has not confirmed.
+    pub fn unacknowledged(&self) -> u64 {
+        use std::os::fd::AsRawFd;
+        let fd = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        let mut count: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ (SIOCOUTQ of tcp(7) and unix(7)) writes one int to
+        // the pointer, which is valid, and `self` keeps the descriptor open.
+        let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut count) };
+        match result {
+            0 => u64::try_from(count).unwrap_or(0),
+            _ => 0,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets have no buffer in this process.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = ready!(match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        });
+        match result {
+            // The peer was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_errors_are_told_apart() {
+        let cases = [
+            (Errno::CONNABORTED, "peer"),
+            (Errno::MFILE, "exhaustion"),
+            (Errno::NFILE, "exhaustion"),
+            (Errno::NOMEM, "exhaustion"),
+            (Errno::BADF, "other"),
+        ];
+        for (errno, expected) in cases {
+            let class = match AcceptError::of(&errno.into()) {
+                AcceptError::Peer => "peer",
+                AcceptError::Exhaustion(_) => "exhaustion",
+                AcceptError::Other => "other",
+            };
+            assert_eq!(class, expected, "{errno}");
+        }
+    }
+
+    #[test]
+    fn peers_are_named_as_operators_know_them() {
+        let mapped = Peer::Tcp("[::ffff:192.0.2.1]:5".parse().unwrap());
+        assert_eq!(mapped.to_string(), "192.0.2.1:5");
+    }
+}

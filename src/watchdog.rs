@@ -1,0 +1,359 @@
+//! Deadlines: when a client has kept a connection for too long without getting
+//! anywhere.
+//!
+//! The decision is a pure function of counters and times ([`Judge::judge`]);
+//! the [`Watchdog`] around it looks at the counters now and then. A deadline is
+//! therefore noticed up to one look too late, which harms nobody.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::config::Limits;
+use crate::transport::{Activity, Counters};
+
+/// The deadlines of a connection after its handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    header: Duration,
+    idle: Duration,
+    stalled: Duration,
+    /// Whether bytes that have come are the start of a request. In HTTP/2 they
+    /// may as well be pings, which are no reason to stay.
+    bytes_are_requests: bool,
+}
+
+impl Deadlines {
+    /// For HTTP/1.
+    pub fn http1(limits: &Limits) -> Self {
+        Self {
+            header: limits.header,
+            idle: limits.idle,
+            stalled: limits.stalled_transfer,
+            bytes_are_requests: true,
+        }
+    }
+
+    /// For HTTP/2.
+    pub fn http2(limits: &Limits) -> Self {
+        Self {
+            bytes_are_requests: false,
+            ..Self::http1(limits)
+        }
+    }
+
+    /// Time between two looks.
+    fn interval(&self) -> Duration {
+        let shortest = self.header.min(self.idle).min(self.stalled);
+        (shortest / 4).clamp(Duration::from_millis(25), Duration::from_secs(5))
+    }
+}
+
+/// What a client is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It has yet to send a (whole) request.
+    Header,
+    /// It is being answered.
+    Transfer,
+    /// It has been answered.
+    Idle,
+}
+
+/// How a connection ended before its time.
+#[derive(Debug)]
+pub enum Ended {
+    /// A deadline passed; this names its key in `[limits]`.
+    Late(&'static str),
+    /// The connection failed, by the peer's doing or a body's.
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(key) => write!(f, "the deadline `limits.{key}` passed"),
+            Self::Failed(error) => {
+                write!(f, "{error}")?;
+                match error.source() {
+                    Some(source) => write!(f, ": {source}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// What is to be done about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Fine,
+    /// Say goodbye; nothing is under way.
+    Finish,
+    /// Cut it off; the deadline with this name passed.
+    Abort(&'static str),
+}
+
+/// Remembers since when a client has not got anywhere.
+#[derive(Debug)]
+struct Judge {
+    deadlines: Deadlines,
+    phase: Phase,
+    /// When the phase began, or was last seen to make headway.
+    since: Instant,
+    /// The counters at that time.
+    mark: Counters,
+    finishing: bool,
+}
+
+/// In `stalled_transfer` a client must take this many bytes. It is far below
+/// the 1000 bytes per second at which libostree itself gives up, and enough to
+/// tell a slow client from one that pretends.
+const HEADWAY: u64 = 4096;
+
+impl Judge {
+    fn new(deadlines: Deadlines, now: Instant) -> Self {
+        Self {
+            deadlines,
+            phase: Phase::Header,
+            since: now,
+            mark: Counters::default(),
+            finishing: false,
+        }
+    }
+
+    fn judge(&mut self, now: Instant, counters: Counters) -> Verdict {
+        let phase = self.phase_of(&counters);
+        if phase != self.phase || self.made_headway(&counters) {
+            (self.phase, self.since, self.mark) = (phase, now, counters);
+        }
+        let (deadline, verdict) = match phase {
+            Phase::Header => (self.deadlines.header, Verdict::Abort("header")),
+            Phase::Transfer => (self.deadlines.stalled, Verdict::Abort("stalled_transfer")),
+            // Whoever does not take a goodbye is cut off a deadline later.
+            Phase::Idle if self.finishing => (self.deadlines.idle, Verdict::Abort("idle")),
+            Phase::Idle => (self.deadlines.idle, Verdict::Finish),
+        };
+        if now.duration_since(self.since) < deadline {
+            return Verdict::Fine;
+        }
+        if verdict == Verdict::Finish {
+            self.finishing = true;
+            self.since = now;
+        }
+        verdict
+    }
+
+    fn phase_of(&self, counters: &Counters) -> Phase {
+        if counters.started > counters.finished {
+            Phase::Transfer
+        } else if counters.started == 0
+            || (self.deadlines.bytes_are_requests && counters.partial_request)
+        {
+            Phase::Header
+        } else {
+            Phase::Idle
+        }
+    }
+
+    fn made_headway(&self, counters: &Counters) -> bool {
+        counters.finished > self.mark.finished
+            || counters.delivered >= self.mark.delivered.saturating_add(HEADWAY)
+    }
+}
+
+/// Looks at a connection's counters now and then.
+#[derive(Debug)]
+pub struct Watchdog {
+    judge: Judge,
+    activity: Arc<Activity>,
+    timer: std::pin::Pin<Box<Sleep>>,
+}
+
+impl Watchdog {
+    /// Watches a connection that has just begun.
+    pub fn new(deadlines: Deadlines, activity: Arc<Activity>, now: Instant) -> Self {
+        Self {
+            judge: Judge::new(deadlines, now),
+            activity,
+            timer: Box::pin(tokio::time::sleep_until(now + deadlines.interval())),
+        }
+    }
+
+    /// Waits until something is to be done. Dropping the future loses nothing.
+    pub async fn wait(&mut self) -> Verdict {
+        loop {
+            self.timer.as_mut().await;
+            let now = Instant::now();
+            let next = now + self.judge.deadlines.interval();
+            self.timer.as_mut().reset(next);
+            match self.judge.judge(now, self.activity.counters()) {
+                Verdict::Fine => {}
+                verdict => return verdict,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn judge(bytes_are_requests: bool) -> (Judge, Instant) {
+        let deadlines = Deadlines {
+            header: 10 * SECOND,
+            idle: 30 * SECOND,
+            stalled: 60 * SECOND,
+            bytes_are_requests,
+        };
+        let now = Instant::now();
+        (Judge::new(deadlines, now), now)
+    }
+
+    fn counters(started: u64, finished: u64, delivered: u64, partial_request: bool) -> Counters {
+        Counters {
+            started,
+            finished,
+            delivered,
+            partial_request,
+        }
+    }
+
+    /// What is seen at which second, and the verdict.
+    type Looks<'a> = &'a [(u32, Counters, Verdict)];
+
+    fn check(bytes_are_requests: bool, story: &str, looks: Looks<'_>) {
+        let (mut judge, start) = judge(bytes_are_requests);
+        for (second, counters, verdict) in looks {
+            let now = start + *second * SECOND;
+            assert_eq!(
+                judge.judge(now, *counters),
+                *verdict,
+                "{story}, second {second}"
+            );
+        }
+    }
+
+    #[test]
+    fn stories() {
+        use Verdict::{Abort, Fine, Finish};
+        let nothing = Counters::default();
+        for both in [true, false] {
+            check(
+                both,
+                "never asks",
+                &[(9, nothing, Fine), (10, nothing, Abort("header"))],
+            );
+            check(
+                both,
+                "asks and leaves",
+                &[
+                    (5, counters(1, 1, 0, false), Fine),
+                    (34, counters(1, 1, 0, false), Fine),
+                    (35, counters(1, 1, 0, false), Finish),
+                    (64, counters(1, 1, 0, false), Fine),
+                    (65, counters(1, 1, 0, false), Abort("idle")),
+                ],
+            );
+            check(
+                both,
+                "asks now and then",
+                &[
+                    (5, counters(1, 1, 0, false), Fine),
+                    (30, counters(2, 2, 0, false), Fine),
+                    (59, counters(2, 2, 0, false), Fine),
+                    (60, counters(2, 2, 0, false), Finish),
+                ],
+            );
+            check(
+                both,
+                "does not read",
+                &[
+                    (1, counters(1, 0, 100_000, false), Fine),
+                    (60, counters(1, 0, 100_000, false), Fine),
+                    (
+                        61,
+                        counters(1, 0, 100_000, false),
+                        Abort("stalled_transfer"),
+                    ),
+                ],
+            );
+            check(
+                both,
+                "reads slowly",
+                &[
+                    (1, counters(1, 0, 100_000, false), Fine),
+                    (60, counters(1, 0, 104_096, false), Fine),
+                    (119, counters(1, 0, 104_096, false), Fine),
+                    (
+                        120,
+                        counters(1, 0, 104_096, false),
+                        Abort("stalled_transfer"),
+                    ),
+                ],
+            );
+            check(
+                both,
+                "reads a byte now and then",
+                &[
+                    (1, counters(1, 0, 100_000, false), Fine),
+                    (30, counters(1, 0, 100_001, false), Fine),
+                    (
+                        61,
+                        counters(1, 0, 100_002, false),
+                        Abort("stalled_transfer"),
+                    ),
+                ],
+            );
+            check(
+                both,
+                "reads one stream, not the other",
+                &[
+                    (1, counters(2, 0, 100_000, false), Fine),
+                    (50, counters(3, 1, 100_010, false), Fine),
+                    (100, counters(3, 1, 100_010, false), Fine),
+                    (
+                        110,
+                        counters(3, 1, 100_010, false),
+                        Abort("stalled_transfer"),
+                    ),
+                ],
+            );
+        }
+        check(
+            true,
+            "sends half a header, then waits",
+            &[
+                (5, counters(1, 1, 0, false), Fine),
+                (20, counters(1, 1, 0, true), Fine),
+                (29, counters(1, 1, 0, true), Fine),
+                (30, counters(1, 1, 0, true), Abort("header")),
+            ],
+        );
+        check(
+            false,
+            "pings",
+            &[
+                (5, counters(1, 1, 0, true), Fine),
+                (34, counters(1, 1, 0, true), Fine),
+                (35, counters(1, 1, 0, true), Finish),
+            ],
+        );
+    }
+
+    #[test]
+    fn looks_are_frequent_enough_and_not_too_frequent() {
+        let (judge, _) = judge(true);
+        assert_eq!(judge.deadlines.interval(), Duration::from_millis(2500));
+        let hasty = Deadlines {
+            idle: Duration::from_millis(1),
+            ..judge.deadlines
+        };
+        assert_eq!(hasty.interval(), Duration::from_millis(25));
+    }
+}
