@@ -1,0 +1,193 @@
+//! `ostree-serve check`: everything that can be validated without serving.
+//!
+//! It opens what start-up opens, by the same functions, and then looks further:
+//! whether this user gets at the files inside, and whether clients will find
+//! what they ask for first.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
+
+use crate::config::{Address, Config, Mount, PublicName, Tls};
+use crate::finding::{Finding, Severity, shell_word};
+use crate::repo::Repo;
+use crate::statics::Statics;
+use crate::tls;
+
+/// Everything that is wrong with a configuration file and with what it names.
+pub fn check(file: &Path) -> Vec<Finding> {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(findings) => return findings,
+    };
+    let mut findings = Vec::new();
+    if let Some(tls) = &config.tls {
+        findings.extend(check_tls(tls, config.listen.public_name.as_ref()));
+    }
+    findings.extend(check_plaintext(file, &config.listen.http));
+    for mount in &config.repos {
+        findings.extend(check_repo(mount));
+    }
+    for mount in &config.statics {
+        if let Err(finding) = Statics::open(&mount.path.value) {
+            findings.push(finding);
+        }
+    }
+    findings
+}
+
+fn check_tls(tls: &Tls, public_name: Option<&PublicName>) -> Vec<Finding> {
+    let identity = match tls::load(tls) {
+        Ok(identity) => identity,
+        Err(findings) => return findings,
+    };
+    let certificate = &tls.certificate.value;
+    let facts = &identity.certificate;
+    let mut findings = facts.findings(certificate, SystemTime::now());
+    if let Some(name) = public_name.filter(|name| !facts.covers(&name.host)) {
+        let reason = format!(
+            "the certificate is for {}, and `listen.public_name` is {}: clients refuse it",
+            facts.names.join(", "),
+            name.host
+        );
+        findings.push(Finding::error(&**certificate, reason).remedy("make them agree"));
+    }
+    findings.extend(check_secrecy(&tls.private_key.value));
+    findings
+}
+
+/// A private key that everybody may read is none.
+fn check_secrecy(key: &Path) -> Option<Finding> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(key).ok()?.permissions().mode();
+    (mode & 0o007 != 0).then(|| {
+        let reason = format!(
+            "every user of this machine may read the private key (mode {:04o})",
+            mode & 0o7777
+        );
+        Finding::warning(key, reason).remedy(format!("chmod o= {}", shell_word(key)))
+    })
+}
+
+/// Content in plaintext is meant for a proxy on the same machine.
+fn check_plaintext(file: &Path, addresses: &[Address]) -> Vec<Finding> {
+    let is_public = |address: &&Address| match address {
+        Address::Tcp(address) => !address.ip().is_loopback(),
+        Address::Unix(_) => false,
+    };
+    let finding = |address: &Address| {
+        let reason =
+            format!("`listen.http` serves content at {address} in plaintext to other machines");
+        Finding::warning(file, reason).remedy("listen at 127.0.0.1, [::1] or a Unix socket")
+    };
+    addresses.iter().filter(is_public).map(finding).collect()
+}
+
+fn check_repo(mount: &Mount) -> Vec<Finding> {
+    let path = &mount.path.value;
+    let repo = match Repo::open(path) {
+        Ok(repo) => repo,
+        Err(finding) => return vec![finding],
+    };
+    let mut findings = check_access(repo.directory().path());
+    let summary = path.join("summary");
+    if matches!(summary.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+    {
+        let reason = "the repository has no summary: `ostree remote refs`, flatpak and static deltas need one";
+        let remedy = format!("ostree summary --update --repo={}", shell_word(path));
+        findings.push(Finding::warning(summary, reason).remedy(remedy));
+    }
+    findings
+}
+
+/// Whether this user may enter every directory and read what is inside. Of
+/// objects, which are many, one in each directory is looked at.
+fn check_access(repo: &Path) -> Vec<Finding> {
+    /// What is served, and how deep its directories are.
+    const PLACES: [(&str, usize); 5] = [
+        ("objects", 1),
+        ("refs", usize::MAX),
+        ("deltas", 2),
+        ("delta-indexes", 1),
+        ("summaries", 0),
+    ];
+    const MOST: usize = 10;
+    let mut findings = Vec::new();
+    for name in [
+        "config",
+        "summary",
+        "summary.sig",
+        "summary.idx",
+        "summary.idx.sig",
+    ] {
+        findings.extend(check_file(&repo.join(name), repo));
+    }
+    for (name, depth) in PLACES {
+        check_directory(&repo.join(name), repo, depth, &mut findings);
+    }
+    if findings.len() > MOST {
+        let more = findings.len() - MOST;
+        findings.truncate(MOST);
+        findings.push(
+            Finding::error(repo, format!("{more} more of the same kind")).remedy(open_up(repo)),
+        );
+    }
+    findings
+}
+
+fn check_directory(directory: &Path, repo: &Path, depth: usize, findings: &mut Vec<Finding>) {
+    match permitted(directory, Access::EXEC_OK) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return,
+        Err(errno) => {
+            let reason = format!("this user cannot enter the directory: {errno}");
+            findings.push(Finding::error(directory, reason).remedy(open_up(repo)));
+            return;
+        }
+    }
+    // Entering is all that serving needs; without a listing there is nothing
+    // more to see here.
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    let mut seen_file = false;
+    for entry in entries.flatten() {
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        if kind.is_dir() && depth > 0 {
+            check_directory(&entry.path(), repo, depth - 1, findings);
+        } else if kind.is_file() && !seen_file {
+            seen_file = true;
+            findings.extend(check_file(&entry.path(), repo));
+        }
+    }
+}
+
+fn check_file(file: &Path, repo: &Path) -> Option<Finding> {
+    match permitted(file, Access::READ_OK) {
+        Ok(()) | Err(Errno::NOENT) => None,
+        Err(errno) => {
+            let reason = format!("this user cannot read the file: {errno}");
+            Some(Finding::error(PathBuf::from(file), reason).remedy(open_up(repo)))
+        }
+    }
+}
+
+fn permitted(path: &Path, access: Access) -> Result<(), Errno> {
+    accessat(CWD, path, access, AtFlags::EACCESS)
+}
+
+/// ostree makes files readable and, under a strict umask, directories not.
+fn open_up(repo: &Path) -> String {
+    format!("chmod -R a+rX {}", shell_word(repo))
+}
+
+/// Whether any of them is an error.
+pub fn has_errors(findings: &[Finding]) -> bool {
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+}

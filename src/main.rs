@@ -1,0 +1,101 @@
+//! The command line: what was asked for, and what came of it as an exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use ostree_serve::config::{Config, DEFAULT_FILE};
+use ostree_serve::daemon::{self, Daemon, EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, StartError};
+use ostree_serve::finding::{Finding, Severity};
+use ostree_serve::{check, demo, logging};
+
+/// Serves OSTree archive repositories over HTTPS, read-only.
+///
+/// Runs in the foreground until SIGTERM or SIGINT, then lets transfers finish;
+/// a second signal ends it at once. Exit codes: 0 clean, 1 failure while
+/// running, 64 wrong command line, 78 wrong configuration.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Args)]
+struct Source {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Looks for everything that would keep clients from being served.
+    ///
+    /// Run it as the user that the server runs as, for it looks whether that
+    /// user may read everything:
+    /// `runuser -u ostree-serve -- ostree-serve check`.
+    Check(Source),
+    /// Serves a small built-in repository on this machine, to try clients with.
+    Demo,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a closed terminal.
+            _ = error.print();
+            return code(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    match cli.command {
+        None => finish(run(&cli.source)),
+        Some(Command::Check(source)) => report(&check::check(&source.config), &source),
+        Some(Command::Demo) => finish(demo::run()),
+    }
+}
+
+fn run(source: &Source) -> Result<(), StartError> {
+    logging::start();
+    let config = Config::load(&source.config)?;
+    let runtime = daemon::runtime()?;
+    runtime.block_on(async {
+        let daemon = Daemon::start(&config)?;
+        let shutdown = daemon::termination(|| {})?;
+        daemon.run(shutdown).await;
+        Ok(())
+    })
+}
+
+fn finish(result: Result<(), StartError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(StartError::Configuration(findings)) => {
+            findings.iter().for_each(|finding| eprintln!("{finding}"));
+            code(EXIT_CONFIG)
+        }
+        Err(StartError::Runtime(error)) => {
+            eprintln!("ostree-serve: {error:#}");
+            code(EXIT_RUNTIME)
+        }
+    }
+}
+
+fn report(findings: &[Finding], source: &Source) -> ExitCode {
+    findings.iter().for_each(|finding| println!("{finding}"));
+    let count = |severity| findings.iter().filter(|it| it.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    println!(
+        "{}: {errors} errors, {warnings} warnings",
+        source.config.display()
+    );
+    code(if errors == 0 { 0 } else { EXIT_CONFIG })
+}
+
+fn code(code: i32) -> ExitCode {
+    // All of them are below 256.
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

@@ -1,0 +1,298 @@
+//! What every test binary stands on: a repository, a server with the production
+//! accept loop, and the barest of clients.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod client;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ostree_serve::config::{Address, Config};
+use ostree_serve::daemon::{Daemon, Outcome};
+use ostree_serve::demo;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+/// The commit that the demonstration repository's main ref points at.
+pub const TIP: &str = "b0c15a61bf0c34cca077b2b70c7344f9cac45776b8dff4277c8c608f28ed4068";
+
+/// A copy of the demonstration repository that a test may change.
+pub struct TestRepo {
+    directory: TempDir,
+}
+
+impl TestRepo {
+    pub fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        tar::Archive::new(demo::REPOSITORY)
+            .unpack(directory.path().join("repo"))
+            .unwrap();
+        Self { directory }
+    }
+
+    /// The repository's directory.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("repo")
+    }
+
+    /// A file of the repository.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Puts a file of this many bytes in the place of an object, and gives its
+    /// name. What it holds is no object: only real clients would mind.
+    pub fn plant_object(&self, len: usize) -> String {
+        let name = object_name(len as u64);
+        let path = self.file(&name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, pattern(len)).unwrap();
+        name
+    }
+
+    /// The first file whose name ends like this.
+    pub fn find(&self, suffix: &str) -> String {
+        let mut found = Vec::new();
+        walk(&self.path(), &mut found);
+        let mut names: Vec<String> = found
+            .iter()
+            .map(|path| {
+                path.strip_prefix(self.path())
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .filter(|name| name.ends_with(suffix))
+            .collect();
+        names.sort();
+        names
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| panic!("no file *{suffix}"))
+    }
+}
+
+/// The name of an object that no real repository has.
+pub fn object_name(number: u64) -> String {
+    format!("objects/ee/{number:062x}.filez")
+}
+
+/// Bytes in which every place looks different from the next.
+pub fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u64)
+        .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+        .collect()
+}
+
+fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() && !path.is_symlink() {
+            true => walk(&path, found),
+            false => found.push(path),
+        }
+    }
+}
+
+/// How a [`TestServer`] is to be.
+pub struct Setup {
+    directory: TempDir,
+    mounts: String,
+    limits: String,
+    protocols: &'static str,
+    extra_tls: String,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        Self {
+            directory: TempDir::new().unwrap(),
+            mounts: String::new(),
+            limits: String::new(),
+            protocols: r#"["h2", "http/1.1"]"#,
+            extra_tls: String::new(),
+        }
+    }
+
+    /// Serves this repository under a prefix.
+    pub fn repo(mut self, prefix: &str, path: &Path) -> Self {
+        self.mounts += &format!("[[repo]]\nprefix = {prefix:?}\npath = {path:?}\n");
+        self
+    }
+
+    /// Serves this directory's files under a prefix.
+    pub fn statics(mut self, prefix: &str, path: &Path) -> Self {
+        self.mounts += &format!("[[static]]\nprefix = {prefix:?}\npath = {path:?}\n");
+        self
+    }
+
+    /// A line of `[limits]`.
+    pub fn limit(mut self, line: &str) -> Self {
+        self.limits += &format!("{line}\n");
+        self
+    }
+
+    /// HTTP/1.1 alone over TLS.
+    pub fn http1_only(mut self) -> Self {
+        self.protocols = r#"["http/1.1"]"#;
+        self
+    }
+
+    /// A line of `[tls]`.
+    pub fn tls(mut self, line: &str) -> Self {
+        self.extra_tls += &format!("{line}\n");
+        self
+    }
+
+    /// The directory of the configuration and the certificate.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The configuration, with certificate and key in place.
+    pub fn config(&self) -> String {
+        let made = rcgen::generate_simple_self_signed(
+            ["localhost", "127.0.0.1", "::1"].map(str::to_owned),
+        )
+        .unwrap();
+        fs::write(self.directory().join("certificate.pem"), made.cert.pem()).unwrap();
+        fs::write(
+            self.directory().join("key.pem"),
+            made.signing_key.serialize_pem(),
+        )
+        .unwrap();
+        format!(
+            "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nredirect = [\"127.0.0.1:0\"]\n\
+             [tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\nprotocols = {}\n{}\
+             [limits]\n{}{}",
+            self.protocols, self.extra_tls, self.limits, self.mounts
+        )
+    }
+
+    pub fn start(self) -> TestServer {
+        TestServer::start(self)
+    }
+}
+
+/// A server in this process, on ports of its own.
+pub struct TestServer {
+    directory: TempDir,
+    addresses: Vec<SocketAddr>,
+    shutdown: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Outcome>>,
+}
+
+impl TestServer {
+    /// Serves one repository at `/repo`.
+    pub fn of(repo: &TestRepo) -> Self {
+        Setup::new().repo("/repo", &repo.path()).start()
+    }
+
+    fn start(setup: Setup) -> Self {
+        ostree_serve::logging::start();
+        let file = setup.directory().join("serve.toml");
+        let text = setup.config();
+        fs::write(&file, &text).unwrap();
+        let config =
+            Config::parse(&text, &file).unwrap_or_else(|findings| panic!("{findings:?}\n{text}"));
+        let (shutdown, told) = oneshot::channel::<()>();
+        let (started, addresses) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = ostree_serve::daemon::runtime().unwrap();
+            runtime.block_on(async move {
+                let daemon = Daemon::start(&config).unwrap();
+                started.send(daemon.addresses()).unwrap();
+                daemon
+                    .run(async {
+                        _ = told.await;
+                    })
+                    .await
+            })
+        });
+        let addresses = addresses.recv().expect("the server starts");
+        let addresses = addresses.into_iter().map(|address| match address {
+            Address::Tcp(address) => address,
+            Address::Unix(path) => panic!("{path:?}"),
+        });
+        Self {
+            directory: setup.directory,
+            addresses: addresses.collect(),
+            shutdown: Some(shutdown),
+            thread: Some(thread),
+        }
+    }
+
+    /// Where it serves HTTPS.
+    pub fn https(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Where it serves content in plaintext.
+    pub fn http(&self) -> SocketAddr {
+        self.addresses[1]
+    }
+
+    /// Where it redirects.
+    pub fn redirect(&self) -> SocketAddr {
+        self.addresses[2]
+    }
+
+    /// The beginning of HTTPS addresses, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}", self.https().port())
+    }
+
+    /// The certificate, which is its own authority.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("certificate.pem")
+    }
+
+    /// Tells the server to drain, without waiting.
+    pub fn begin_shutdown(&mut self) {
+        if let Some(shutdown) = self.shutdown.take() {
+            _ = shutdown.send(());
+        }
+    }
+
+    /// Drains the server and tells how that went.
+    pub fn stop(mut self) -> Outcome {
+        self.begin_shutdown();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.begin_shutdown();
+        if let Some(thread) = self.thread.take() {
+            let result = thread.join();
+            assert!(
+                result.is_ok() || std::thread::panicking(),
+                "the server panicked"
+            );
+        }
+    }
+}
+
+/// Waits until `condition` gives something; panics after a generous while.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
