@@ -451,3 +451,24 @@ struct PlacedMount {
     place: Place,
     mount: Mount,
 }
+
+/// The keys of all tables, as serde knows them.
+#[cfg(test)]
+pub(super) fn known_keys() -> Vec<String> {
+    let probes = [
+        "",
+        "[listen]\n",
+        "[tls]\n",
+        "[limits]\n",
+        "[[repo]]\n",
+        "[[static]]\n",
+    ];
+    let tables = ["listen", "tls", "limits", "repo", "static"];
+    probes
+        .iter()
+        .filter_map(|table| toml::from_str::<File>(&format!("{table}zzz = 1\n")).err())
+        .filter_map(|error| unknown_key(error.message()))
+        .flat_map(|(_, known)| known)
+        .filter(|key| !tables.contains(&key.as_str()))
+        .collect()
+}

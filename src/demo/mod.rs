@@ -9,8 +9,10 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use rcgen::{CertificateParams, DnType, KeyPair};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -99,15 +101,27 @@ fn unpack(directory: &Path) -> io::Result<()> {
 }
 
 fn make_certificate(directory: &Path) -> anyhow::Result<()> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const LIFETIME: Duration = DAY.saturating_mul(90);
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let made = rcgen::generate_simple_self_signed(names)?;
-    fs::write(directory.join("certificate.pem"), made.cert.pem())?;
-    let mut key = OpenOptions::new()
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(names)?;
+    // A client's clock may be behind this one's.
+    params.not_before = (SystemTime::now() - DAY).into();
+    params.not_after = (SystemTime::now() + LIFETIME).into();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "ostree-serve demonstration");
+    fs::write(
+        directory.join("certificate.pem"),
+        params.self_signed(&key)?.pem(),
+    )?;
+    let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(directory.join("key.pem"))?;
-    key.write_all(made.signing_key.serialize_pem().as_bytes())?;
+    file.write_all(key.serialize_pem().as_bytes())?;
     Ok(())
 }
 

@@ -68,6 +68,12 @@ impl Identity {
         }
     }
 
+    /// When it was last changed, in seconds since 1970.
+    #[cfg(test)]
+    pub(super) fn changed_seconds(&self) -> i64 {
+        self.changed.0
+    }
+
     /// Whether the last change is at least `seconds` before `now` (in seconds
     /// since 1970). A younger file may be changed once more within the same
     /// tick of the file system's clock, which its times then do not show.

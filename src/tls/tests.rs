@@ -1,1 +1,256 @@
-//! TODO
+//! Good and bad pairs. What openssl makes of the server is tested with the real
+//! openssl (`tests/real_tls.rs`).
+
+use std::fs;
+use std::path::PathBuf;
+
+use rcgen::{CertificateParams, KeyPair};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Protocol;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+struct Files {
+    directory: TempDir,
+    tls: Tls,
+}
+
+impl Files {
+    /// A certificate with its key, valid from yesterday for `days`.
+    fn new(names: &[&str], days: u32) -> Self {
+        let directory = TempDir::new().unwrap();
+        let placed = |name: &str| Placed {
+            value: directory.path().join(name),
+            place: PathBuf::from("/etc/serve.toml").into(),
+        };
+        let tls = Tls {
+            certificate: placed("certificate.pem"),
+            private_key: placed("key.pem"),
+            protocols: vec![Protocol::Http2, Protocol::Http1],
+            client_ca: None,
+        };
+        let files = Self { directory, tls };
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = (SystemTime::now() - DAY).into();
+        params.not_after = (SystemTime::now() + DAY * days).into();
+        files.write("certificate.pem", &params.self_signed(&key).unwrap().pem());
+        files.write("key.pem", &key.serialize_pem());
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn complaint(&self) -> String {
+        match load(&self.tls) {
+            Ok(_) => panic!("it loads"),
+            Err(findings) => findings
+                .iter()
+                .map(|finding| format!("{finding}\n"))
+                .collect(),
+        }
+    }
+}
+
+#[test]
+fn a_good_pair_loads() {
+    let files = Files::new(&["repo.example.com", "192.0.2.1", "2001:db8::1"], 90);
+    let identity = load(&files.tls).unwrap();
+    let facts = identity.certificate;
+    assert_eq!(
+        facts.names,
+        ["repo.example.com", "192.0.2.1", "2001:db8::1"]
+    );
+    assert_eq!(
+        identity.config.alpn_protocols,
+        [b"h2".to_vec(), b"http/1.1".to_vec()]
+    );
+    assert_eq!(facts.findings(&files.path("x"), SystemTime::now()), []);
+}
+
+#[test]
+fn one_file_may_hold_both() {
+    let mut files = Files::new(&["a"], 90);
+    let both = files.read("key.pem") + &files.read("certificate.pem");
+    files.write("both.pem", &both);
+    files.tls.certificate.value = files.path("both.pem");
+    files.tls.private_key.value = files.path("both.pem");
+    assert!(load(&files.tls).is_ok());
+}
+
+#[test]
+fn bad_files_are_explained() {
+    let other = Files::new(&["b"], 90);
+    type Spoil = Box<dyn Fn(&mut Files)>;
+    let cases: [(&str, Spoil, &[&str]); 9] = [
+        (
+            "another key",
+            Box::new(move |it| it.write("key.pem", &other.read("key.pem"))),
+            &[
+                "key.pem: error: the key does not belong to the certificate",
+                "openssl x509",
+            ],
+        ),
+        (
+            "no certificate",
+            Box::new(|it| fs::remove_file(it.path("certificate.pem")).unwrap()),
+            &[
+                "/etc/serve.toml: error: the certificate `",
+                "does not exist",
+            ],
+        ),
+        (
+            "no key",
+            Box::new(|it| fs::remove_file(it.path("key.pem")).unwrap()),
+            &[
+                "/etc/serve.toml: error: the private key `",
+                "does not exist",
+            ],
+        ),
+        (
+            "swapped",
+            Box::new(|it| {
+                let key = it.read("key.pem");
+                it.write("certificate.pem", &key);
+            }),
+            &["certificate.pem: error: there is no certificate in PEM form"],
+        ),
+        (
+            "a certificate for a key",
+            Box::new(|it| {
+                let certificate = it.read("certificate.pem");
+                it.write("key.pem", &certificate);
+            }),
+            &["key.pem: error: there is no unencrypted private key in PEM form"],
+        ),
+        (
+            "empty",
+            Box::new(|it| it.write("certificate.pem", "")),
+            &["there is no certificate in PEM form"],
+        ),
+        (
+            "cut",
+            Box::new(|it| {
+                let certificate = it.read("certificate.pem");
+                it.write("certificate.pem", &certificate[..200]);
+            }),
+            &["certificate.pem: error: the certificate is malformed"],
+        ),
+        (
+            "nonsense inside",
+            Box::new(|it| {
+                it.write(
+                    "certificate.pem",
+                    "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                );
+            }),
+            &["certificate.pem: error: the certificate is malformed"],
+        ),
+        (
+            "a key as authority",
+            Box::new(|it| {
+                it.tls.client_ca = Some(it.tls.private_key.clone());
+            }),
+            &["key.pem: error: there is no certificate in PEM form"],
+        ),
+    ];
+    for (what, spoil, expected) in cases {
+        let mut files = Files::new(&["a"], 90);
+        spoil(&mut files);
+        let said = files.complaint();
+        for part in expected {
+            assert!(said.contains(part), "{what}: {part} is not in {said}");
+        }
+    }
+}
+
+#[test]
+fn both_files_are_complained_about_at_once() {
+    let files = Files::new(&["a"], 90);
+    fs::remove_file(files.path("certificate.pem")).unwrap();
+    fs::remove_file(files.path("key.pem")).unwrap();
+    assert_eq!(files.complaint().matches("does not exist").count(), 2);
+}
+
+#[test]
+fn operators_are_told_about_time_and_names() {
+    let files = Files::new(&["a"], 90);
+    let facts = load(&files.tls).unwrap().certificate;
+    let nameless = CertificateFacts {
+        names: vec![],
+        ..facts.clone()
+    };
+    let now = SystemTime::now();
+    let cases = [
+        (&facts, now, ""),
+        (&facts, now + 68 * DAY, ""),
+        (
+            &facts,
+            now + 70 * DAY,
+            "warning: the certificate expires on",
+        ),
+        (&facts, now + 91 * DAY, "error: the certificate expired on"),
+        (
+            &facts,
+            now - 2 * DAY,
+            "error: the certificate is not valid before",
+        ),
+        (&nameless, now, "error: the certificate names no host"),
+    ];
+    for (facts, time, expected) in cases {
+        let findings = facts.findings(&files.path("c"), time);
+        assert_eq!(
+            findings.len(),
+            usize::from(!expected.is_empty()),
+            "{findings:?}"
+        );
+        assert!(
+            findings.iter().all(|it| it.to_string().contains(expected)),
+            "{findings:?}"
+        );
+    }
+}
+
+#[test]
+fn names_cover_hosts() {
+    let facts = CertificateFacts {
+        names: [
+            "Repo.example.com",
+            "*.wild.example",
+            "192.0.2.1",
+            "2001:db8::1",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        not_before: SystemTime::UNIX_EPOCH,
+        not_after: SystemTime::UNIX_EPOCH,
+    };
+    let cases = [
+        ("repo.example.com", true),
+        ("repo.example.com.", true),
+        ("a.wild.example", true),
+        ("a.b.wild.example", false),
+        ("wild.example", false),
+        (".wild.example", false),
+        ("192.0.2.1", true),
+        ("192.0.2.2", false),
+        ("[2001:db8:0::1]", true),
+        ("example.com", false),
+    ];
+    for (host, covered) in cases {
+        assert_eq!(facts.covers(host), covered, "{host}");
+    }
+}

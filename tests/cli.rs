@@ -1,0 +1,305 @@
+//! The command line as people and scripts meet it: exit codes, and what is said.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use common::{Setup, TestRepo, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ostree-serve"))
+}
+
+fn run(arguments: &[&str]) -> (i32, String) {
+    spoken(command().args(arguments).output().unwrap())
+}
+
+/// The exit code, and everything that was said.
+fn spoken(output: Output) -> (i32, String) {
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(text).unwrap(),
+    )
+}
+
+/// A configuration file with this text, and its directory.
+fn written(setup: &Setup) -> String {
+    let file = setup.directory().join("serve.toml");
+    fs::write(&file, setup.config()).unwrap();
+    let key = setup.directory().join("key.pem");
+    fs::set_permissions(key, PermissionsExt::from_mode(0o600)).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn exit_codes_say_what_was_wrong() {
+    let directory = TempDir::new().unwrap();
+    let typo = directory.path().join("typo.toml");
+    fs::write(&typo, "[listen]\nhtpps = []\n").unwrap();
+    let cases: [(&[&str], i32, &str); 8] = [
+        (
+            &["--version"],
+            0,
+            concat!("ostree-serve ", env!("CARGO_PKG_VERSION")),
+        ),
+        (&["--help"], 0, "Usage: ostree-serve"),
+        (&["check", "--help"], 0, "--config"),
+        (&["--colour"], 64, "unexpected argument '--colour'"),
+        (&["serve"], 64, "unrecognized subcommand 'serve'"),
+        (&["--config"], 64, "a value is required"),
+        (
+            &["--config", "/nonexistent.toml"],
+            78,
+            "/nonexistent.toml: error: cannot be read",
+        ),
+        (
+            &["--config", typo.to_str().unwrap()],
+            78,
+            ":2:1: error: unknown key `htpps`\n    fix: did you mean `https`?",
+        ),
+    ];
+    for (arguments, expected, text) in cases {
+        let (code, said) = run(arguments);
+        assert_eq!(code, expected, "{arguments:?}: {said}");
+        assert!(said.contains(text), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_a_failure_while_running() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let repo = TestRepo::new();
+    let setup = Setup::new().repo("/repo", &repo.path());
+    let file = written(&setup);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(
+        &file,
+        text.replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1),
+    )
+    .unwrap();
+    let (code, said) = run(&["--config", &file]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains(&format!("cannot listen at 127.0.0.1:{port}")),
+        "{said}"
+    );
+    assert!(said.contains("ss -ltnp"), "{said}");
+}
+
+#[test]
+fn a_good_configuration_checks_clean() {
+    let repo = TestRepo::new();
+    let setup = Setup::new().repo("/repo", &repo.path());
+    let (code, said) = run(&["check", "--config", &written(&setup)]);
+    assert!(said.contains("0 errors, 0 warnings"), "{said}");
+    assert_eq!(code, 0);
+}
+
+/// What is spoiled, and what `check` and the start have to say about it.
+#[test]
+fn what_clients_would_trip_over_is_found() {
+    type Spoil = fn(&TestRepo, &Path);
+    let cases: [(&str, Spoil, i32, &str); 8] = [
+        (
+            "mode",
+            |repo, _| {
+                fs::write(repo.file("config"), "[core]\nrepo_version=1\nmode=bare\n").unwrap()
+            },
+            78,
+            "/repo/config: error: the repository's mode is `bare`, not `archive`",
+        ),
+        (
+            "config",
+            |repo, _| fs::remove_file(repo.file("config")).unwrap(),
+            78,
+            "is no ostree repository",
+        ),
+        (
+            "gone",
+            |repo, _| fs::rename(repo.path(), repo.path().with_extension("x")).unwrap(),
+            78,
+            "the repository cannot be opened",
+        ),
+        (
+            "summary",
+            |repo, _| fs::remove_file(repo.file("summary")).unwrap(),
+            0,
+            "/repo/summary: warning: the repository has no summary",
+        ),
+        (
+            "summary",
+            |repo, _| fs::remove_file(repo.file("summary")).unwrap(),
+            0,
+            "fix: ostree summary --update --repo=/",
+        ),
+        (
+            "key",
+            |_, directory| {
+                fs::set_permissions(directory.join("key.pem"), PermissionsExt::from_mode(0o644))
+                    .unwrap()
+            },
+            0,
+            "every user of this machine may read the private key (mode 0644)",
+        ),
+        (
+            "pair",
+            |_, directory| {
+                let other = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
+                fs::write(directory.join("key.pem"), other.signing_key.serialize_pem()).unwrap();
+            },
+            78,
+            "key.pem: error: the key does not belong to the certificate",
+        ),
+        (
+            "nameless",
+            |_, directory| {
+                let other = rcgen::generate_simple_self_signed([]).unwrap();
+                fs::write(directory.join("certificate.pem"), other.cert.pem()).unwrap();
+                fs::write(directory.join("key.pem"), other.signing_key.serialize_pem()).unwrap();
+            },
+            78,
+            "the certificate names no host",
+        ),
+    ];
+    for (what, spoil, expected, text) in cases {
+        let repo = TestRepo::new();
+        let setup = Setup::new().repo("/repo", &repo.path());
+        let file = written(&setup);
+        spoil(&repo, setup.directory());
+        let (code, said) = run(&["check", "--config", &file]);
+        assert_eq!(code, expected, "{what}: {said}");
+        assert!(said.contains(text), "{what}: {said}");
+    }
+}
+
+#[test]
+fn a_repository_that_this_user_cannot_read_is_found() {
+    // Root may read everything, so somebody else has to look.
+    let nobody = 65534;
+    let repo = TestRepo::new();
+    let setup = Setup::new().repo("/repo", &repo.path());
+    let file = written(&setup);
+    for directory in [setup.directory(), repo.path().parent().unwrap()] {
+        fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let check = || {
+        let mut command = command();
+        command.args(["check", "--config", &file]);
+        if is_root {
+            fs::set_permissions(
+                setup.directory().join("key.pem"),
+                PermissionsExt::from_mode(0o640),
+            )
+            .unwrap();
+            std::os::unix::fs::chown(setup.directory().join("key.pem"), None, Some(nobody))
+                .unwrap();
+            command.uid(nobody).gid(nobody);
+        }
+        spoken(command.output().unwrap())
+    };
+    let (code, said) = check();
+    assert_eq!(code, 0, "{said}");
+
+    // What a strict umask does to directories (client-contract 4.1).
+    let objects = repo.file(&repo.find(".commit"));
+    let fan_out = objects.parent().unwrap();
+    let cases = [
+        (fan_out, 0o700, "cannot enter the directory"),
+        (objects.as_path(), 0o600, "cannot read the file"),
+    ];
+    for (path, mode, text) in cases {
+        let before = fs::metadata(path).unwrap().permissions();
+        // The owner is denied where nobody else is there to be.
+        let mode = if is_root { mode } else { 0 };
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        let (code, said) = check();
+        fs::set_permissions(path, before).unwrap();
+        assert_eq!(code, 78, "{said}");
+        assert!(
+            said.contains(&format!("{}: error: this user {text}", path.display())),
+            "{said}"
+        );
+        assert!(said.contains("fix: chmod -R a+rX "), "{said}");
+    }
+}
+
+/// The demonstration says what to do, serves it, and leaves nothing behind.
+#[test]
+fn the_demonstration_works_and_cleans_up() {
+    let temporary = TempDir::new().unwrap();
+    let mut demo = command()
+        .arg("demo")
+        .env("TMPDIR", temporary.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(demo.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("Press Ctrl-C") {
+        assert!(
+            output.read_line(&mut said).unwrap() > 0,
+            "it ended early: {said}"
+        );
+    }
+    for part in [
+        "curl --cacert ",
+        "ostree remote add ",
+        "ostree pull ",
+        "https://localhost:",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+
+    // Do as it says, but by hand.
+    let url = said
+        .split_whitespace()
+        .find(|word| word.ends_with("/repo/demo/config"))
+        .unwrap();
+    let port: u16 = url
+        .trim_start_matches("https://localhost:")
+        .split('/')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let directory = fs::read_dir(temporary.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let config = common::client::tls_config(&directory.join("certificate.pem"), &["http/1.1"]);
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let session = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let socket = common::client::connect(([127, 0, 0, 1], port).into());
+    let mut client = common::client::Client::over(rustls::StreamOwned::new(session, socket));
+    assert_eq!(client.get("/repo/demo/config").status, 200);
+    assert_eq!(
+        client.get("/repo/demo/refs/heads/demo/x86_64/stable").body,
+        format!("{}\n", common::TIP).into_bytes()
+    );
+    assert_eq!(
+        client.get("/").header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert_eq!(client.get("/demo.gpg").body, ostree_serve::demo::PUBLIC_KEY);
+    drop(client);
+
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+    let status = wait_for("the demonstration to end", || demo.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+}
