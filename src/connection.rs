@@ -22,7 +22,7 @@ use crate::config::{Limits, Protocol};
 use crate::http::redirect::Redirect;
 use crate::http::{Reply, Service};
 use crate::listener::{AcceptError, Listener, Peer, Stream};
-use crate::tls::TlsAcceptor;
+use crate::tls::{self, TlsAcceptor};
 use crate::transport::{Activity, Request, Tracked, Transport};
 use crate::watchdog::{Deadlines, Ended, Verdict, Watchdog};
 
@@ -125,6 +125,9 @@ fn start(
         let ended = converse(stream, purpose, limits, drain).await;
         match ended {
             Ok(()) => tracing::trace!(%peer, "connection ended"),
+            Err(Ended::Refused(reason)) => {
+                tracing::info!(%peer, reason, "a client's certificate was refused");
+            }
             Err(reason) => tracing::debug!(%peer, %reason, "connection ended"),
         }
         drop(slot);
@@ -154,7 +157,10 @@ async fn converse(
     let stream = timeout(limits.handshake, handshake)
         .await
         .map_err(|_| Ended::Late("handshake"))?
-        .map_err(|error| Ended::Failed(Box::new(error)))?;
+        .map_err(|error| match tls::refused_certificate(&error) {
+            Some(reason) => Ended::Refused(reason),
+            None => Ended::Failed(Box::new(error)),
+        })?;
     let protocol = stream.get_ref().1.alpn_protocol();
     let is_http2 = protocol == Some(Protocol::Http2.name().as_bytes());
     let transport = Transport::tls(stream, Arc::clone(&attendant.activity));

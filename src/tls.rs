@@ -1,7 +1,8 @@
 //! Certificates and keys, and which clients' certificates count. The only
 //! module that names rustls.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -92,8 +93,6 @@ fn build(
     config.send_tls13_tickets = 1;
     config.ticketer = aws_lc_rs::Ticketer::new()
         .map_err(|error| Finding::error(&**file, format!("no session tickets: {error}")))?;
-    // What is sent in one system call: the header and a chunk of the body.
-    config.max_fragment_size = None;
     Ok(Identity {
         config: Arc::new(config),
         certificate: facts,
@@ -137,9 +136,7 @@ fn client_verifier(
         .map_err(|error| Finding::error(file, error.to_string()))
 }
 
-fn read_certificates(
-    file: &Placed<std::path::PathBuf>,
-) -> Result<Vec<CertificateDer<'static>>, Finding> {
+fn read_certificates(file: &Placed<PathBuf>) -> Result<Vec<CertificateDer<'static>>, Finding> {
     let path = file.value.as_path();
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
@@ -151,7 +148,7 @@ fn read_certificates(
     }
 }
 
-fn read_key(file: &Placed<std::path::PathBuf>) -> Result<PrivateKeyDer<'static>, Finding> {
+fn read_key(file: &Placed<PathBuf>) -> Result<PrivateKeyDer<'static>, Finding> {
     match PrivateKeyDer::from_pem_file(&file.value) {
         Ok(key) => Ok(key),
         Err(PemError::NoItemsFound) => Err(no_item(
@@ -174,10 +171,10 @@ fn no_item(path: &Path, what: &str, marker: &str) -> Finding {
     ))
 }
 
-fn pem_finding(file: &Placed<std::path::PathBuf>, error: PemError, what: &str) -> Finding {
+fn pem_finding(file: &Placed<PathBuf>, error: PemError, what: &str) -> Finding {
     let path = file.value.as_path();
     match error {
-        PemError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        PemError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
             let reason = format!("the {what} `{}` does not exist", path.display());
             Finding::error(file.place.clone(), reason)
                 .remedy("name the file in the configuration, or put it in place")
@@ -271,6 +268,16 @@ impl CertificateFacts {
                 !label.is_empty() && rest.eq_ignore_ascii_case(domain)
             }),
         })
+    }
+}
+
+/// Why a client's certificate was refused, if that is why a handshake failed:
+/// its owner will ask the operator.
+pub fn refused_certificate(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    match error {
+        rustls::Error::InvalidCertificate(reason) => Some(reason.to_string()),
+        _ => None,
     }
 }
 

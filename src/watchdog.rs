@@ -67,6 +67,8 @@ enum Phase {
 pub enum Ended {
     /// A deadline passed; this names its key in `[limits]`.
     Late(&'static str),
+    /// The client showed a certificate that does not count; this says why.
+    Refused(String),
     /// The connection failed, by the peer's doing or a body's.
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -75,6 +77,7 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Late(key) => write!(f, "the deadline `limits.{key}` passed"),
+            Self::Refused(reason) => f.write_str(reason),
             Self::Failed(error) => {
                 write!(f, "{error}")?;
                 match error.source() {

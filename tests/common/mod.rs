@@ -108,20 +108,26 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
 /// How a [`TestServer`] is to be.
 pub struct Setup {
     directory: TempDir,
+    listen: String,
     mounts: String,
     limits: String,
     protocols: &'static str,
     extra_tls: String,
+    own_certificate: bool,
 }
 
 impl Setup {
     pub fn new() -> Self {
         Self {
             directory: TempDir::new().unwrap(),
+            listen: ["https", "http", "redirect"]
+                .map(|key| format!("{key} = [\"127.0.0.1:0\"]\n"))
+                .concat(),
             mounts: String::new(),
             limits: String::new(),
             protocols: r#"["h2", "http/1.1"]"#,
             extra_tls: String::new(),
+            own_certificate: false,
         }
     }
 
@@ -134,6 +140,12 @@ impl Setup {
     /// Serves this directory's files under a prefix.
     pub fn statics(mut self, prefix: &str, path: &Path) -> Self {
         self.mounts += &format!("[[static]]\nprefix = {prefix:?}\npath = {path:?}\n");
+        self
+    }
+
+    /// What `[listen]` says, instead of a port of each kind on 127.0.0.1.
+    pub fn listen(mut self, text: &str) -> Self {
+        self.listen = text.to_owned();
         self
     }
 
@@ -155,6 +167,12 @@ impl Setup {
         self
     }
 
+    /// The test puts `certificate.pem` and `key.pem` in place itself.
+    pub fn own_certificate(mut self) -> Self {
+        self.own_certificate = true;
+        self
+    }
+
     /// The directory of the configuration and the certificate.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -162,22 +180,25 @@ impl Setup {
 
     /// The configuration, with certificate and key in place.
     pub fn config(&self) -> String {
-        let made = rcgen::generate_simple_self_signed(
-            ["localhost", "127.0.0.1", "::1"].map(str::to_owned),
+        if !self.own_certificate {
+            self.make_certificate();
+        }
+        format!(
+            "[listen]\n{}[tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\n\
+             protocols = {}\n{}[limits]\n{}{}",
+            self.listen, self.protocols, self.extra_tls, self.limits, self.mounts
         )
-        .unwrap();
+    }
+
+    fn make_certificate(&self) {
+        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
         fs::write(self.directory().join("certificate.pem"), made.cert.pem()).unwrap();
         fs::write(
             self.directory().join("key.pem"),
             made.signing_key.serialize_pem(),
         )
         .unwrap();
-        format!(
-            "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nredirect = [\"127.0.0.1:0\"]\n\
-             [tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\nprotocols = {}\n{}\
-             [limits]\n{}{}",
-            self.protocols, self.extra_tls, self.limits, self.mounts
-        )
     }
 
     pub fn start(self) -> TestServer {
@@ -188,7 +209,7 @@ impl Setup {
 /// A server in this process, on ports of its own.
 pub struct TestServer {
     directory: TempDir,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Outcome>>,
 }
@@ -200,7 +221,10 @@ impl TestServer {
     }
 
     fn start(setup: Setup) -> Self {
-        ostree_serve::logging::start();
+        // Its log is of interest to whoever asks for it.
+        if std::env::var_os(ostree_serve::logging::FILTER_VARIABLE).is_some() {
+            ostree_serve::logging::start();
+        }
         let file = setup.directory().join("serve.toml");
         let text = setup.config();
         fs::write(&file, &text).unwrap();
@@ -221,31 +245,39 @@ impl TestServer {
             })
         });
         let addresses = addresses.recv().expect("the server starts");
-        let addresses = addresses.into_iter().map(|address| match address {
-            Address::Tcp(address) => address,
-            Address::Unix(path) => panic!("{path:?}"),
-        });
         Self {
             directory: setup.directory,
-            addresses: addresses.collect(),
+            addresses,
             shutdown: Some(shutdown),
             thread: Some(thread),
         }
     }
 
+    /// Where it listens: HTTPS, plaintext, redirect, each as configured.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    fn tcp(&self, number: usize) -> SocketAddr {
+        match &self.addresses[number] {
+            Address::Tcp(address) => *address,
+            Address::Unix(path) => panic!("{path:?}"),
+        }
+    }
+
     /// Where it serves HTTPS.
     pub fn https(&self) -> SocketAddr {
-        self.addresses[0]
+        self.tcp(0)
     }
 
     /// Where it serves content in plaintext.
     pub fn http(&self) -> SocketAddr {
-        self.addresses[1]
+        self.tcp(1)
     }
 
     /// Where it redirects.
     pub fn redirect(&self) -> SocketAddr {
-        self.addresses[2]
+        self.tcp(2)
     }
 
     /// The beginning of HTTPS addresses, without a slash at the end.

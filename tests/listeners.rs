@@ -1,0 +1,131 @@
+//! Where the server can listen: IPv4, IPv6 for both, Unix sockets.
+
+mod common;
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use common::client::{Client, connect};
+use common::{Setup, TestRepo, TestServer};
+use ostree_serve::config::{Address, Config};
+use ostree_serve::daemon::{Daemon, StartError};
+
+fn port(server: &TestServer, number: usize) -> u16 {
+    match &server.addresses()[number] {
+        Address::Tcp(address) => address.port(),
+        Address::Unix(path) => panic!("{path:?}"),
+    }
+}
+
+#[test]
+fn the_ipv6_wildcard_serves_ipv4_as_well() {
+    let repo = TestRepo::new();
+    let server = Setup::new()
+        .listen("https = []\nredirect = []\nhttp = [\"[::]:0\"]\n")
+        .repo("/repo", &repo.path())
+        .start();
+    let port = port(&server, 0);
+    for address in [
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+    ] {
+        let response = Client::over(connect(address)).get("/repo/config");
+        assert_eq!(response.status, 200, "{address}");
+    }
+}
+
+#[test]
+fn several_listeners_serve_the_same() {
+    let repo = TestRepo::new();
+    let server = Setup::new()
+        .listen("https = []\nredirect = []\nhttp = [\"127.0.0.1:0\", \"127.0.0.2:0\", \"unix:a.sock\"]\n")
+        .repo("/repo", &repo.path())
+        .start();
+    for address in server.addresses() {
+        let response = match address {
+            Address::Tcp(address) => Client::over(connect(*address)).get("/repo/config"),
+            Address::Unix(path) => {
+                Client::over(UnixStream::connect(path).unwrap()).get("/repo/config")
+            }
+        };
+        assert_eq!(response.status, 200, "{address}");
+    }
+}
+
+#[test]
+fn a_unix_socket_is_removed_at_the_end_and_replaced_at_the_start() {
+    let repo = TestRepo::new();
+    let setup = Setup::new()
+        .listen("https = []\nredirect = []\nhttp = [\"unix:http.sock\"]\n")
+        .repo("/repo", &repo.path());
+    let socket = setup.directory().join("http.sock");
+    // What a killed process leaves behind: a name that nobody listens at.
+    drop(UnixListener::bind(&socket).unwrap());
+    let server = setup.start();
+    let mut client = Client::over(UnixStream::connect(&socket).unwrap());
+    assert_eq!(client.get("/repo/summary").body, repo.read("summary"));
+    drop(client);
+    server.stop();
+    assert!(!socket.exists());
+}
+
+fn start(setup: &Setup) -> Result<Daemon, StartError> {
+    let file = setup.directory().join("serve.toml");
+    let config = Config::parse(&setup.config(), &file).unwrap();
+    let runtime = ostree_serve::daemon::runtime().unwrap();
+    runtime.block_on(async { Daemon::start(&config) })
+}
+
+/// Why it does not start.
+fn refusal(setup: &Setup) -> String {
+    match start(setup) {
+        Ok(_) => panic!("it starts"),
+        Err(StartError::Runtime(error)) => format!("{error:#}"),
+        Err(StartError::Configuration(findings)) => panic!("{findings:?}"),
+    }
+}
+
+#[test]
+fn a_unix_socket_in_use_or_a_file_in_its_place_is_left_alone() {
+    let repo = TestRepo::new();
+    let setup = Setup::new()
+        .listen("https = []\nredirect = []\nhttp = [\"unix:http.sock\"]\n")
+        .repo("/repo", &repo.path());
+    let socket = setup.directory().join("http.sock");
+
+    let other = UnixListener::bind(&socket).unwrap();
+    assert!(refusal(&setup).contains("another process listens there"));
+    assert!(socket.exists());
+    drop(other);
+    fs::remove_file(&socket).unwrap();
+
+    fs::write(&socket, "precious").unwrap();
+    let said = refusal(&setup);
+    assert!(
+        said.contains("cannot listen at unix:") && said.contains("http.sock"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
+}
+
+/// Everything that the configuration names and that is not good is reported at
+/// once, and nothing is served.
+#[test]
+fn bad_repositories_and_certificates_keep_the_server_from_starting() {
+    let repo = TestRepo::new();
+    let setup = Setup::new()
+        .repo("/good", &repo.path())
+        .repo("/missing", Path::new("/nonexistent/repo"))
+        .statics("/", Path::new("/nonexistent/www"))
+        .tls("client_ca = \"none.pem\"");
+    match start(&setup) {
+        Err(StartError::Configuration(findings)) => {
+            let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            assert_eq!(said.len(), 3, "{said:?}");
+        }
+        Err(StartError::Runtime(error)) => panic!("{error:#}"),
+        Ok(_) => panic!("it starts"),
+    }
+}
