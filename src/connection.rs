@@ -5,6 +5,7 @@
 //! happens in the connection's own task, under a deadline.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::http::{Reply, Service};
 use crate::listener::{AcceptError, Listener, Peer, Stream};
 use crate::tls::{self, TlsAcceptor};
 use crate::transport::{Activity, Request, Tracked, Transport};
-use crate::watchdog::{Deadlines, Ended, Verdict, Watchdog};
+use crate::watchdog::{Deadlines, Verdict, Watchdog};
 
 /// What a listener's clients get.
 #[derive(Clone)]
@@ -262,5 +263,32 @@ impl Drain {
         // An error means that the sender is gone, which ends the server too.
         _ = self.receiver.wait_for(|&draining| draining).await;
         self.begun = true;
+    }
+}
+
+/// How a connection ended before its time.
+#[derive(Debug)]
+enum Ended {
+    /// A deadline passed; this names its key in `[limits]`.
+    Late(&'static str),
+    /// The client showed a certificate that does not count; this says why.
+    Refused(String),
+    /// The connection failed, by the peer's doing or a body's.
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(key) => write!(f, "the deadline `limits.{key}` passed"),
+            Self::Refused(reason) => f.write_str(reason),
+            Self::Failed(error) => {
+                write!(f, "{error}")?;
+                match error.source() {
+                    Some(source) => write!(f, ": {source}"),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 }

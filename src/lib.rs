@@ -1,21 +1,90 @@
-//! The map of the program, in reading order.
+//! `ostree-serve`: a read-only HTTPS server for OSTree `archive` repositories.
 //!
-//! TODO
-pub mod check;
+//! This page is the map of the program; its modules are named in reading order.
+//!
+//! # The story of one request
+//!
+//! A [`listener`] accepts a socket for which [`connection`] has a free slot. In
+//! a task of its own the client's handshake is made ([`tls`]), and hyper reads a
+//! request from the [`transport`], under the deadlines of a [`watchdog`].
+//! [`http::Service::answer`] decodes its path, finds the repository or directory
+//! by prefix ([`routes`]), and has the rest read as a [`resource::Resource`] by
+//! the grammar in [`resource::path`]. [`repo`] turns that into content, through
+//! [`files`], which opens beneath the repository's directory and nowhere else.
+//! With what is known of the bytes, [`http::conditional`] makes a validator and
+//! judges preconditions, [`http::range`] selects, [`http::response`] makes the
+//! reply; hyper sends its [`http::Body`] through the same transport.
+//!
+//! ```text
+//! start    main ─ config ─ daemon ─┬─ tls (load), routes ─ repo, statics (open)
+//!                                  └─ listener (bind) ─ connection::serve
+//!
+//! request  listener ─ tls ─ connection ─ http ─ routes ─ resource::path ─ repo ─ files
+//!                                         └ conditional, range, response ─ transport
+//! ```
+//!
+//! # Modules
+//!
+//! The command line and what it starts:
+//! - [`config`]: what the operator wrote, made into what the program means;
+//! - [`finding`]: what is wrong with it, where, and what repairs it;
+//! - [`daemon`]: start-up and shutdown, as lists of named steps;
+//! - [`check`]: everything that can be validated without serving;
+//! - [`demo`]: a built-in repository to try clients with;
+//! - [`logging`]: the log.
+//!
+//! The way of a request, and back:
+//! - [`listener`], [`tls`], [`connection`], [`watchdog`], [`transport`];
+//! - [`http`]: a request becomes a reply;
+//! - [`routes`], [`statics`], [`repo`];
+//! - [`resource`]: all that an archive repository can be asked for;
+//! - [`mod@format`]: reading what ostree wrote;
+//! - [`files`]: opening and reading, confined and without stalling.
+//!
+//! # Who does not know what
+//!
+//! - [`resource`] and [`mod@format`] know no file system, no HTTP and no async code.
+//!   They, with the preconditions, ranges and the configuration, read what
+//!   strangers wrote, and each such function has a fuzz target.
+//! - [`repo`], [`statics`] and [`files`] know no HTTP: they report content and
+//!   facts, and [`http`] makes validators of them.
+//! - [`http`] knows no sockets and no TLS, so that tests and benchmarks can call
+//!   [`http::Service::answer`] with nothing around it.
+//! - Only [`connection`] knows both a socket and HTTP. Only [`tls`] (and
+//!   [`transport`], for a type's name) knows rustls.
+//! - Every name that is opened in a repository comes from
+//!   [`resource::path::file_path`], never from request text, and is opened
+//!   beneath a directory descriptor that was opened once.
+//! - Nothing is ever written, and no validator comes from a file's inode or time.
+//! - There are no globals: what a connection needs is passed to it.
+//! - `unsafe` is found at the edge to a system call or to hyper's buffers, each
+//!   with its reason, and nowhere else.
+
+// Input never reaches a panic. In tests a panic is how a test fails.
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo)
+)]
+
 pub mod config;
-pub mod connection;
+pub mod finding;
+
+pub mod check;
 pub mod daemon;
 pub mod demo;
-pub mod files;
-pub mod finding;
-pub mod format;
-pub mod http;
-pub mod listener;
 pub mod logging;
+
+pub mod connection;
+pub mod listener;
+pub mod tls;
+pub mod transport;
+pub mod watchdog;
+
+pub mod http;
+
+pub mod files;
+pub mod format;
 pub mod repo;
 pub mod resource;
 pub mod routes;
 pub mod statics;
-pub mod tls;
-pub mod transport;
-pub mod watchdog;

@@ -1,11 +1,10 @@
 //! Deadlines: when a client has kept a connection for too long without getting
 //! anywhere.
 //!
-//! The decision is a pure function of counters and times ([`Judge::judge`]);
+//! The decision is a pure function of counters and times (`Judge::judge`);
 //! the [`Watchdog`] around it looks at the counters now and then. A deadline is
 //! therefore noticed up to one look too late, which harms nobody.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,33 +59,6 @@ enum Phase {
     Transfer,
     /// It has been answered.
     Idle,
-}
-
-/// How a connection ended before its time.
-#[derive(Debug)]
-pub enum Ended {
-    /// A deadline passed; this names its key in `[limits]`.
-    Late(&'static str),
-    /// The client showed a certificate that does not count; this says why.
-    Refused(String),
-    /// The connection failed, by the peer's doing or a body's.
-    Failed(Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Late(key) => write!(f, "the deadline `limits.{key}` passed"),
-            Self::Refused(reason) => f.write_str(reason),
-            Self::Failed(error) => {
-                write!(f, "{error}")?;
-                match error.source() {
-                    Some(source) => write!(f, ": {source}"),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
 }
 
 /// What is to be done about a connection.
