@@ -11,7 +11,8 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 use crate::config::{Address, Config, Mount, PublicName, Tls};
-use crate::finding::{Finding, Severity, shell_word};
+use crate::files::Links;
+use crate::finding::{Finding, shell_word};
 use crate::repo::Repo;
 use crate::statics::Statics;
 use crate::tls;
@@ -31,9 +32,7 @@ pub fn check(file: &Path) -> Vec<Finding> {
         findings.extend(check_repo(mount));
     }
     for mount in &config.statics {
-        if let Err(finding) = Statics::open(&mount.path.value) {
-            findings.push(finding);
-        }
+        findings.extend(check_statics(mount));
     }
     findings
 }
@@ -102,18 +101,27 @@ fn check_repo(mount: &Mount) -> Vec<Finding> {
     findings
 }
 
+fn check_statics(mount: &Mount) -> Vec<Finding> {
+    let path = &mount.path.value;
+    if let Err(finding) = Statics::open(path) {
+        return vec![finding];
+    }
+    let mut findings = Vec::new();
+    check_directory(path, path, usize::MAX, Links::Refused, &mut findings);
+    shortened(path, findings)
+}
+
 /// Whether this user may enter every directory and read what is inside. It
 /// takes a second for some 500,000 objects.
 fn check_access(repo: &Path) -> Vec<Finding> {
-    /// What is served, and how deep its directories are.
-    const PLACES: [(&str, usize); 5] = [
-        ("objects", 1),
-        ("refs", usize::MAX),
-        ("deltas", 2),
-        ("delta-indexes", 1),
-        ("summaries", 0),
+    /// What is served, how deep its directories are, and where links may be.
+    const PLACES: [(&str, usize, Links); 5] = [
+        ("objects", 1, Links::Refused),
+        ("refs", usize::MAX, Links::Inside("refs")),
+        ("deltas", 2, Links::Refused),
+        ("delta-indexes", 1, Links::Refused),
+        ("summaries", 0, Links::Refused),
     ];
-    const MOST: usize = 10;
     let mut findings = Vec::new();
     for name in [
         "config",
@@ -124,26 +132,37 @@ fn check_access(repo: &Path) -> Vec<Finding> {
     ] {
         findings.extend(check_file(&repo.join(name), repo));
     }
-    for (name, depth) in PLACES {
-        check_directory(&repo.join(name), repo, depth, &mut findings);
+    for (name, depth, links) in PLACES {
+        check_directory(&repo.join(name), repo, depth, links, &mut findings);
     }
+    shortened(repo, findings)
+}
+
+/// The first findings and how many more there are: they will have one cause.
+fn shortened(directory: &Path, mut findings: Vec<Finding>) -> Vec<Finding> {
+    const MOST: usize = 10;
     if findings.len() > MOST {
         let more = findings.len() - MOST;
         findings.truncate(MOST);
-        findings.push(
-            Finding::error(repo, format!("{more} more of the same kind")).remedy(open_up(repo)),
-        );
+        let reason = format!("{more} more of this kind");
+        findings.push(Finding::error(directory, reason).remedy(open_up(directory)));
     }
     findings
 }
 
-fn check_directory(directory: &Path, repo: &Path, depth: usize, findings: &mut Vec<Finding>) {
+fn check_directory(
+    directory: &Path,
+    root: &Path,
+    depth: usize,
+    links: Links,
+    findings: &mut Vec<Finding>,
+) {
     match permitted(directory, Access::EXEC_OK) {
         Ok(()) => {}
         Err(Errno::NOENT) => return,
         Err(errno) => {
             let reason = format!("this user cannot enter the directory: {errno}");
-            findings.push(Finding::error(directory, reason).remedy(open_up(repo)));
+            findings.push(Finding::error(directory, reason).remedy(open_up(root)));
             return;
         }
     }
@@ -156,10 +175,15 @@ fn check_directory(directory: &Path, repo: &Path, depth: usize, findings: &mut V
         let Ok(kind) = entry.file_type() else {
             continue;
         };
+        let path = entry.path();
         if kind.is_dir() && depth > 0 {
-            check_directory(&entry.path(), repo, depth - 1, findings);
+            check_directory(&path, root, depth - 1, links, findings);
         } else if kind.is_file() {
-            findings.extend(check_file(&entry.path(), repo));
+            findings.extend(check_file(&path, root));
+        } else if kind.is_symlink() && links == Links::Refused {
+            let remedy = format!("replace it by what it points at: {}", shell_word(&path));
+            let finding = Finding::warning(path, "a symbolic link is not served");
+            findings.push(finding.remedy(remedy));
         }
     }
 }
@@ -181,11 +205,4 @@ fn permitted(path: &Path, access: Access) -> Result<(), Errno> {
 /// ostree makes files readable and, under a strict umask, directories not.
 fn open_up(repo: &Path) -> String {
     format!("chmod -R a+rX {}", shell_word(repo))
-}
-
-/// Whether any of them is an error.
-pub fn has_errors(findings: &[Finding]) -> bool {
-    findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Error)
 }

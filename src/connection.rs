@@ -46,11 +46,19 @@ pub enum Answerer {
 }
 
 impl Answerer {
-    async fn answer(self, head: Parts) -> Reply {
-        match self {
+    async fn answer(self, head: Parts, peer: Peer) -> Reply {
+        let reply = match self {
             Self::Content(service) => service.answer(&head).await,
             Self::Redirect(redirect) => redirect.answer(&head),
-        }
+        };
+        tracing::debug!(
+            %peer,
+            method = %head.method,
+            path = head.uri.path(),
+            status = reply.status().as_u16(),
+            "request"
+        );
+        reply
     }
 }
 
@@ -106,8 +114,10 @@ pub async fn serve(listener: Listener, purpose: Purpose, shared: Shared) {
 /// Takes in who is in the kernel's queue already: closing the listener would
 /// reset them. They get their first answer, and then the goodbye.
 async fn accept_backlog(listener: &Listener, purpose: &Purpose, shared: &Shared) {
+    /// For the runtime to hear of a client that has just arrived.
+    const MOMENT: Duration = Duration::from_millis(10);
     while let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() {
-        match timeout(Duration::ZERO, listener.accept()).await {
+        match timeout(MOMENT, listener.accept()).await {
             Ok(Ok((stream, peer))) => start(stream, peer, slot, purpose, shared),
             Ok(Err(_)) | Err(_) => break,
         }
@@ -123,7 +133,7 @@ fn start(
 ) {
     let (purpose, limits, drain) = (purpose.clone(), shared.limits, shared.drain.clone());
     tokio::spawn(async move {
-        let ended = converse(stream, purpose, limits, drain).await;
+        let ended = converse(stream, peer, purpose, limits, drain).await;
         match ended {
             Ok(()) => tracing::trace!(%peer, "connection ended"),
             Err(Ended::Refused(reason)) => {
@@ -138,12 +148,14 @@ fn start(
 /// The whole conversation with one client.
 async fn converse(
     stream: Stream,
+    peer: Peer,
     purpose: Purpose,
     limits: Limits,
     drain: watch::Receiver<bool>,
 ) -> Result<(), Ended> {
     let attendant = Attendant {
         answerer: purpose.answerer,
+        peer,
         activity: Arc::new(Activity::default()),
         limits,
         drain: Drain::new(drain),
@@ -174,6 +186,7 @@ async fn converse(
 /// Stays with a connection until it ends.
 struct Attendant {
     answerer: Answerer,
+    peer: Peer,
     activity: Arc<Activity>,
     limits: Limits,
     drain: Drain,
@@ -210,10 +223,11 @@ impl Attendant {
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
-        let (answerer, activity) = (self.answerer.clone(), Arc::clone(&self.activity));
+        let (answerer, peer, activity) =
+            (self.answerer.clone(), self.peer, Arc::clone(&self.activity));
         service_fn(move |request: hyper::Request<Incoming>| {
             let tracker = Request::start(&activity);
-            let reply = answerer.clone().answer(request.into_parts().0);
+            let reply = answerer.clone().answer(request.into_parts().0, peer);
             async move { Ok::<_, Infallible>(reply.await.map(|body| tracker.with_body(body))) }
         })
     }
