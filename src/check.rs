@@ -44,7 +44,13 @@ fn check_tls(tls: &Tls, public_name: Option<&PublicName>) -> Vec<Finding> {
     };
     let certificate = &tls.certificate.value;
     let facts = &identity.certificate;
-    let mut findings = facts.findings(certificate, SystemTime::now());
+    let about = format!(
+        "a certificate for {}, valid until {}",
+        facts.names.join(", "),
+        humantime::format_rfc3339_seconds(facts.not_after)
+    );
+    let mut findings = vec![Finding::note(&**certificate, about)];
+    findings.extend(facts.findings(certificate, SystemTime::now()));
     if let Some(name) = public_name.filter(|name| !facts.covers(&name.host)) {
         let reason = format!(
             "the certificate is for {}, and `listen.public_name` is {}: clients refuse it",
@@ -86,11 +92,12 @@ fn check_plaintext(file: &Path, addresses: &[Address]) -> Vec<Finding> {
 
 fn check_repo(mount: &Mount) -> Vec<Finding> {
     let path = &mount.path.value;
-    let repo = match Repo::open(path) {
-        Ok(repo) => repo,
-        Err(finding) => return vec![finding],
-    };
-    let mut findings = check_access(repo.directory().path());
+    if let Err(finding) = Repo::open(path) {
+        return vec![finding];
+    }
+    let about = format!("an archive repository, served at {}", mount.prefix);
+    let mut findings = vec![Finding::note(&**path, about)];
+    findings.extend(check_access(path));
     let summary = path.join("summary");
     if matches!(summary.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
     {

@@ -189,6 +189,7 @@ fn log_finding(finding: &Finding) {
     match finding.severity {
         Severity::Error => tracing::error!(place = %finding.place, remedy, "{}", finding.reason),
         Severity::Warning => tracing::warn!(place = %finding.place, remedy, "{}", finding.reason),
+        Severity::Note => tracing::info!(place = %finding.place, "{}", finding.reason),
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Finding {
 /// Whether the server can work all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
+    /// Nothing is wrong; it is good to know.
+    Note,
     /// It can, but clients or the operator will be surprised.
     Warning,
     /// It refuses to start, or clients will fail.
@@ -45,6 +47,14 @@ impl Finding {
         }
     }
 
+    /// Something that is good to know.
+    pub fn note(place: impl Into<Place>, text: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Note,
+            ..Self::error(place, text)
+        }
+    }
+
     /// The same with advice.
     pub fn remedy(self, remedy: impl Into<String>) -> Self {
         Self {
@@ -57,6 +67,7 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {
+            Severity::Note => "note",
             Severity::Warning => "warning",
             Severity::Error => "error",
         };

@@ -101,6 +101,14 @@ fn a_good_configuration_checks_clean() {
     let setup = Setup::new().repo("/repo", &repo.path());
     let (code, said) = run(&["check", "--config", &written(&setup)]);
     assert!(said.contains("0 errors, 0 warnings"), "{said}");
+    assert!(
+        said.contains("note: a certificate for localhost, 127.0.0.1, ::1, valid until"),
+        "{said}"
+    );
+    assert!(
+        said.contains("note: an archive repository, served at /repo"),
+        "{said}"
+    );
     assert_eq!(code, 0);
 }
 

@@ -1,0 +1,211 @@
+//! What passes between the server and the kernel, seen and changed by the real
+//! strace: how many writes a reply takes, and what becomes of a system call that
+//! fails or does not exist.
+
+#![cfg(feature = "real-clients")]
+
+mod common;
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use common::client::{Client, connect, tls_config};
+use common::process::Process;
+use common::{Setup, TIP, TestRepo};
+use rustix::process::Signal;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+
+fn setup(repo: &TestRepo) -> Setup {
+    Setup::new().repo("/repo", &repo.path())
+}
+
+/// A server whose system calls go wrong as `fault` says (strace's `inject=`).
+fn faulty(setup: Setup, faults: &[&str]) -> Process {
+    let mut arguments = vec!["-f", "-qq", "-o", "/dev/null"];
+    for fault in faults {
+        arguments.extend(["-e", fault]);
+    }
+    Process::start_under(setup, "strace", &arguments)
+}
+
+fn tls_client(server: &Process, protocol: &str) -> Client {
+    let config = tls_config(&server.certificate(), &[protocol]);
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(Arc::new(config), name).unwrap();
+    Client::over(StreamOwned::new(session, connect(server.https())))
+}
+
+/// A pull touches every kind of file, and a ref that is a link.
+fn pull(server: &Process) {
+    let client = tempfile::TempDir::new().unwrap();
+    let script = format!(
+        "export LC_ALL=C.UTF-8
+         ostree init --repo=c --mode=bare-user-only
+         ostree remote add --repo=c --no-gpg-verify --set=tls-ca-path={} demo https://localhost:{}/repo
+         ostree pull --repo=c --disable-static-deltas demo demo/x86_64/latest
+         ostree pull --repo=c --depth=-1 demo demo/prüfung demo/x86_64/stable
+         ostree fsck --repo=c
+         ostree rev-parse --repo=c demo:demo/x86_64/latest",
+        server.certificate().display(),
+        server.https().port()
+    );
+    let output = Command::new("sh")
+        .args(["-euc", &script])
+        .current_dir(client.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.contains(TIP), "{said}");
+}
+
+/// Header and body of a small reply leave in one write: a second one would wait
+/// for the client's delayed acknowledgement (client-contract 2.3).
+#[test]
+fn a_small_reply_is_one_write() {
+    let repo = TestRepo::new();
+    let object = repo.find(".dirtree");
+    let path = format!("/repo/{object}");
+
+    // How many more writes it takes to answer eleven requests instead of one.
+    let writes = |name: &str, requests: &dyn Fn(&Process, usize)| {
+        let counts = [1, 11].map(|count| {
+            let trace = tempfile::NamedTempFile::new().unwrap();
+            let file = trace.path().to_str().unwrap();
+            let calls = "trace=write,writev,sendto,sendmsg";
+            let server = Process::start_under(
+                setup(&repo),
+                "strace",
+                &["-f", "-qq", "-yy", "-o", file, "-e", calls],
+            );
+            requests(&server, count);
+            let mut server = server;
+            let port = format!(
+                ":{}->",
+                if name == "http" {
+                    server.http()
+                } else {
+                    server.https()
+                }
+                .port()
+            );
+            end_child(&mut server);
+            let trace = fs::read_to_string(trace.path()).unwrap();
+            trace
+                .lines()
+                .filter(|line| line.contains("<TCP:") && line.contains(&port))
+                .count()
+        });
+        assert_eq!(counts[1] - counts[0], 10, "{name}: {counts:?}");
+    };
+    let ask = |mut client: Client, count: usize| {
+        for _ in 0..count {
+            assert_eq!(client.get(&path).status, 200);
+        }
+    };
+    writes("http", &|server, count| {
+        ask(Client::over(connect(server.http())), count)
+    });
+    writes("https", &|server, count| {
+        ask(tls_client(server, "http/1.1"), count)
+    });
+    // curl asks one after the other over one connection.
+    writes("h2", &|server, count| {
+        let url = format!("https://localhost:{}{path}", server.https().port());
+        let status = Command::new("curl")
+            .args(["--silent", "--fail", "--http2", "--cacert"])
+            .arg(server.certificate())
+            .args(vec![url.as_str(); count])
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    });
+}
+
+/// Ends the server, which is strace's child (strace passes no signal on), and
+/// strace with it.
+fn end_child(server: &mut Process) {
+    let pid = server.pid().as_raw_nonzero();
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in children
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok())
+    {
+        if let Some(child) = rustix::process::Pid::from_raw(child) {
+            _ = rustix::process::kill_process(child, Signal::TERM);
+        }
+    }
+    server.wait();
+}
+
+#[test]
+fn old_kernels_and_system_call_filters_are_no_obstacle() {
+    let repo = TestRepo::new();
+    let cases: [&[&str]; 4] = [
+        // Before Linux 5.6, and what filters answer.
+        &["inject=openat2:error=ENOSYS"],
+        &["inject=openat2:error=EPERM"],
+        // File systems that cannot tell what is in memory.
+        &["inject=preadv2:error=EOPNOTSUPP"],
+        &["inject=openat2:error=ENOSYS", "inject=preadv2:error=ENOSYS"],
+    ];
+    for faults in cases {
+        let mut server = faulty(setup(&repo), faults);
+        pull(&server);
+        let missing = Client::over(connect(server.http())).get("/repo/refs/heads/none");
+        assert_eq!(missing.status, 404, "{faults:?}");
+        end_child(&mut server);
+    }
+}
+
+/// Not 403 and not 404: libostree takes both for "does not exist", and what is
+/// signed would silently look unsigned (client-contract 2.2).
+#[test]
+fn a_failing_disk_is_an_error_with_advice() {
+    let repo = TestRepo::new();
+    let object = repo.find(".dirtree");
+    let cases = [
+        ("openat2", "EIO", "Input/output error", "dmesg"),
+        ("openat2", "EACCES", "Permission denied", "namei -l"),
+        ("openat2", "ESTALE", "Stale file handle", "dmesg"),
+        ("preadv2", "EIO", "Input/output error", "dmesg"),
+    ];
+    for (call, errno, reason, remedy) in cases {
+        // The first calls are those of the start.
+        let fault = format!("inject={call}:error={errno}:when=4+");
+        let mut server = faulty(setup(&repo), &[&fault]);
+        let mut client = Client::over(connect(server.http()));
+        let statuses: Vec<u16> = (0..6)
+            .map(|_| client.get(&format!("/repo/{object}")).status)
+            .collect();
+        assert_eq!(statuses.last(), Some(&500), "{fault}: {statuses:?}");
+        let log = server.log();
+        assert!(
+            log.contains(&format!("{object}: {reason}")) && log.contains(remedy),
+            "{log}"
+        );
+        end_child(&mut server);
+    }
+}
+
+#[test]
+fn a_disk_that_fails_in_mid_transfer_breaks_that_transfer() {
+    let repo = TestRepo::new();
+    let object = repo.plant_object(3_000_000);
+    let mut server = faulty(setup(&repo), &["inject=preadv2:error=EIO:when=20+"]);
+    let mut client = tls_client(&server, "http/1.1");
+    client.send(format!("GET /repo/{object} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    let (bytes, error) = client.read_to_end();
+    assert!(bytes.len() < 3_000_000);
+    // Without close_notify, so that nobody takes it for the end.
+    assert!(error.is_some(), "{}", bytes.len());
+    assert!(
+        server.log().contains("a transfer was aborted"),
+        "{}",
+        server.log()
+    );
+    end_child(&mut server);
+}
