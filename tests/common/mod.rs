@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod client;
+pub mod hyper_client;
 pub mod in_process;
 pub mod process;
 
