@@ -184,32 +184,29 @@ fn both_protocols_answer_the_same() {
     let server = TestServer::of(&repo);
     let runtime = ostree_serve::daemon::runtime().unwrap();
     let ask = |protocol: &'static str| {
-        let (server, large) = (&server, &large);
+        let (server, large) = (&server, large.as_str());
         runtime.block_on(async move {
             let mut sender = Sender::connect(server, protocol).await;
-            let cases: [(&str, &str, &[(&str, &str)], u16); 11] = [
-                ("GET", large, &[], 200),
-                ("HEAD", large, &[], 200),
-                ("GET", large, &[("range", "bytes=9-100000")], 206),
-                ("GET", large, &[("range", "bytes=300000-")], 416),
-                ("GET", large, &[("if-none-match", "*")], 304),
-                ("GET", large, &[("if-match", "\"other\"")], 412),
-                ("GET", "/repo/summary?query", &[], 200),
-                ("GET", "/repo/nothing", &[], 404),
-                ("GET", "/nothing", &[], 404),
-                ("HEAD", "/nothing", &[], 404),
-                ("POST", "/repo/summary", &[], 405),
+            let cases = [
+                ("GET", large, ("x", "x"), 200),
+                ("HEAD", large, ("x", "x"), 200),
+                ("GET", large, ("range", "bytes=9-100000"), 206),
+                ("GET", large, ("range", "bytes=300000-"), 416),
+                ("GET", large, ("if-none-match", "*"), 304),
+                ("GET", large, ("if-match", "\"other\""), 412),
+                ("GET", "/repo/summary?query", ("x", "x"), 200),
+                ("GET", "/repo/nothing", ("x", "x"), 404),
+                ("GET", "/nothing", ("x", "x"), 404),
+                ("HEAD", "/nothing", ("x", "x"), 404),
+                ("POST", "/repo/summary", ("x", "x"), 405),
             ];
             let mut answers = Vec::new();
-            for (method, path, lines, status) in cases {
-                let mut request = sender.request(method, path);
-                for (name, value) in lines {
-                    request = request.header(*name, *value);
-                }
+            for (method, path, (name, value), status) in cases {
+                let request = sender.request(method, path).header(name, value);
                 let request = request.body(RequestBody::default()).unwrap();
                 let (mut reply, body) = sender.send(request).await.unwrap().into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
-                assert_eq!(reply.status, status, "{protocol} {method} {path} {lines:?}");
+                assert_eq!(reply.status, status, "{protocol} {method} {path} {value}");
                 // The server's clock; the next request may be in the next second.
                 reply.headers.remove("date");
                 answers.push((reply.headers, body));

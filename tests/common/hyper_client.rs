@@ -73,6 +73,14 @@ impl Sender {
         }
     }
 
+    /// The same connection once more, for another request at the same time.
+    pub fn another(&self) -> Self {
+        match self {
+            Self::Http1(_) => panic!("HTTP/1.1 has one request at a time"),
+            Self::Http2(sender) => Self::Http2(sender.clone()),
+        }
+    }
+
     /// A request without a body, as this protocol wants its target.
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let request = http::Request::builder().method(method);
