@@ -162,6 +162,45 @@ fn an_absolute_target_is_its_path() {
     assert_eq!(server.ask(&Method::OPTIONS, "*", &[]).status, 405);
 }
 
+/// Names within the grammar for which there can be no file, or is none.
+#[test]
+fn what_cannot_be_a_file_is_not_found() {
+    let repo = TestRepo::new();
+    let www = directory("www");
+    fs::create_dir(www.path().join("sub")).unwrap();
+    let sites = vec![
+        ("/repo", repo_site(&repo)),
+        ("/www", static_site(www.path())),
+    ];
+    let server = InProcess::new(sites);
+    let name = "a".repeat(300);
+    let deep = "a/".repeat(5000) + "a";
+    let cases = [
+        // Longer than a name or a path can be.
+        format!("/repo/refs/heads/{name}"),
+        format!("/repo/refs/heads/{deep}"),
+        format!("/www/{name}"),
+        format!("/www/{deep}"),
+        // Below a file.
+        "/repo/refs/heads/demo/x86_64/stable/more".into(),
+        "/repo/refs/heads/demo/x86_64/latest/more".into(),
+        "/www/summary/more".into(),
+        // Where there is a directory: anybody can guess the first half of a ref.
+        "/repo/refs/heads/demo".into(),
+        "/repo/refs/heads/demo/x86_64".into(),
+        "/www/sub".into(),
+        "/www/sub/".into(),
+        // Without a grammar for it.
+        "/repo/objects".into(),
+        "/repo/refs/heads".into(),
+        "/repo/refs/heads/".into(),
+    ];
+    for path in cases {
+        let answer = server.get(&path);
+        assert_eq!(answer.status, 404, "{path:.60}");
+    }
+}
+
 /// The bytes in every file that is not to be served.
 const SECRET: &str = "this must stay here";
 

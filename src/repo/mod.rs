@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::FileType;
 
 use crate::files::{self, Cause, Content, Digests, Directory, Links, OpenFile, Unreadable};
 use crate::finding::{Finding, shell_word};
@@ -101,9 +102,15 @@ impl Repo {
             Resource::Ref(_) => Links::Inside("refs"),
             _ => Links::Refused,
         };
-        let Some(file) = files::open(&self.directory, &name, links).await? else {
-            return Ok(None);
+        let file = match files::open(&self.directory, &name, links).await {
+            // The first half of a ref's name is a directory, and no ref.
+            Err(Unreadable {
+                cause: Cause::NotRegular(FileType::Directory),
+                ..
+            }) if matches!(resource, Resource::Ref(_)) => return Ok(None),
+            result => result?,
         };
+        let Some(file) = file else { return Ok(None) };
         if resource.is_document() {
             let bytes = self.read_document(file, &name).await?;
             let bytes = match resource {
