@@ -5,9 +5,11 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod client;
+pub mod command;
 pub mod hyper_client;
 pub mod in_process;
 pub mod process;
+pub mod transport;
 
 use std::fs;
 use std::net::SocketAddr;
