@@ -60,6 +60,7 @@
 //! - `unsafe` is found at the edge to a system call or to hyper's buffers, each
 //!   with its reason, and nowhere else.
 
+#![warn(missing_docs, unreachable_pub)]
 // Input never reaches a panic. In tests a panic is how a test fails.
 #![cfg_attr(
     not(test),

@@ -2,7 +2,7 @@
 //! accept loop, and the barest of clients.
 
 // Each test binary uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code)]
 
 pub mod client;
 pub mod command;
