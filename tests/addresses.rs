@@ -204,33 +204,60 @@ fn what_cannot_be_a_file_is_not_found() {
 /// The bytes in every file that is not to be served.
 const SECRET: &str = "this must stay here";
 
-/// A repository with secrets in it and beside it.
+/// What lies in a repository, or beside it, and is no client's business
+/// (client-contract 1.3).
+const PRIVATE: [&str; 16] = [
+    "../secret",
+    ".lock",
+    "origin.cookies.txt",
+    "origin.trustedkeys.gpg",
+    "tmp/cache/summaries/origin",
+    "state/a.commitpartial",
+    "refs/remotes/origin/stable",
+    "refs/heads/.hidden",
+    "deltas/.tmp/superblock",
+    "deltas/sM/FaYb8MNMygd7K3DHNE+crEV3a43_QnfIxgjyjtQGg/meta",
+    "extensions/x",
+    "objects/aa/a.commitmeta2",
+    "objects/aa/a.file",
+    "uncompressed-objects-cache/aa/a.filez",
+    "transaction",
+    "index.html",
+];
+
+/// A repository with all that is for clients and all that is not, and the names
+/// of the former.
 fn guarded() -> (TestRepo, Arc<Repo>, Vec<String>) {
     let repo = TestRepo::new();
     let names = one_of_each(&repo).into_iter().map(|(name, _)| name);
-    let secrets = [
-        "../secret",
-        ".lock",
-        "origin.cookies.txt",
-        "origin.trustedkeys.gpg",
-        "tmp/cache/summaries/origin",
-        "state/a.commitpartial",
-        "refs/remotes/origin/stable",
-        "refs/heads/.hidden",
-        "deltas/.tmp/superblock",
-        "extensions/x",
-        "objects/aa/a.commitmeta2",
-        "transaction",
-        "index.html",
-    ];
-    for secret in secrets {
-        let path = repo.path().join(secret);
+    for name in PRIVATE {
+        let path = repo.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, SECRET).unwrap();
     }
-    let names = names.chain(secrets.map(str::to_owned)).collect();
     let opened = Arc::new(Repo::open(&repo.path()).unwrap());
-    (repo, opened, names)
+    (repo, opened, names.collect())
+}
+
+#[test]
+fn what_is_private_does_not_exist() {
+    let (_files, repo, _) = guarded();
+    let server = InProcess::new(vec![("/repo", Site::Repo(Arc::clone(&repo)))]);
+    let before = repo.directory().opens();
+    for name in PRIVATE {
+        // As it is, with all dots escaped, and by a way around.
+        for path in [
+            name.to_owned(),
+            name.replace('.', "%2e"),
+            format!("refs/heads/../../{name}"),
+            format!("./{name}"),
+            format!("/{name}"),
+        ] {
+            let answer = server.get(&format!("/repo/{path}"));
+            assert_eq!((answer.status, &*answer.body), (404, &b""[..]), "{path}");
+        }
+    }
+    assert_eq!(repo.directory().opens(), before);
 }
 
 /// A change to a path.
@@ -335,7 +362,8 @@ fn nothing_outside_the_grammar_reaches_the_file_system() {
     let method = || select(&[Method::GET, Method::HEAD]);
     let config = ProptestConfig::with_cases(2000);
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    let near = (near_grammar(names), method());
+    let names = names.into_iter().chain(PRIVATE.map(str::to_owned));
+    let near = (near_grammar(names.collect()), method());
     runner
         .run(&near, |(rest, method)| property(rest, method))
         .unwrap_or_else(|failure| panic!("{failure}"));
