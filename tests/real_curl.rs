@@ -21,7 +21,7 @@ fn get() {
         assert_eq!(get.run().stdout, fixture.outcome(200));
         assert_eq!(fs::read(file).unwrap(), fixture.repo.read("summary"));
 
-        // The rest would be a listing of the repository's mistakes.
+        // Without a body: curl would write it in front of the outcome.
         let missing = fixture.curl("/repo/objects").run();
         assert_eq!(missing.stdout, fixture.outcome(404));
     });

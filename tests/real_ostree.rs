@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use common::command::{Output, Program};
 use common::transport::{Traffic, Transport, over_each};
-use common::{Setup, TIP, TestRepo, TestServer};
+use common::{Setup, TIP, TestRepo, TestServer, pattern};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 const STABLE: &str = "demo/x86_64/stable";
@@ -177,6 +178,60 @@ fn an_unsigned_repository() {
         let client = Client::trusting(transport, &server);
         client.pull(&[STABLE]);
         client.assert_holds(STABLE, &commit);
+    });
+}
+
+/// Over HTTP/1.1 libcurl opens a connection for almost every object; over HTTP/2
+/// one stream's window must not hold up the others.
+#[test]
+fn many_small_objects_and_a_large_one() {
+    let source = Source::new(None);
+    let tree = TempDir::new().unwrap();
+    for number in 0..300 {
+        fs::write(tree.path().join(format!("{number}")), number.to_string()).unwrap();
+    }
+    fs::write(tree.path().join("large"), pattern(16 << 20)).unwrap();
+    let commit = source.publish_tree(tree.path());
+    over_each(&Transport::ALL, |transport| {
+        let server = serve(transport, &source.repo());
+        let client = Client::trusting(transport, &server);
+        let traffic = client.pull(&[STABLE]);
+        client.assert_holds(STABLE, &commit);
+        let objects = traffic.requests.iter().filter(|it| it.ends_with(".filez"));
+        assert_eq!(objects.count(), 301);
+    });
+}
+
+/// That a certificate is presented at all shows in the refusal of a stranger's:
+/// its authority has the same name, and the client goes by that.
+#[test]
+fn a_client_with_a_certificate() {
+    over_each(&Transport::TLS, |transport| {
+        let repo = TestRepo::new();
+        let (known, stranger) = (ClientIdentity::new(), ClientIdentity::new());
+        let setup = Setup::new()
+            .repo("/repo", &repo.path())
+            .tls("client_ca = \"client-ca.pem\"");
+        fs::write(setup.directory().join("client-ca.pem"), &known.authority).unwrap();
+        let server = transport.start(setup);
+        let client_with = |identity: &ClientIdentity| {
+            let client = Client::new(transport, "bare-user-only");
+            let (certificate, key) = identity.write_to(client.directory.path());
+            let certificate = format!("--set=tls-client-cert-path={}", certificate.display());
+            let key = format!("--set=tls-client-key-path={}", key.display());
+            let options = [&VERIFY_ALL[..], &[&certificate, &key]].concat();
+            client.add_demo(&server.url(), &server, &options, &demo_key());
+            client
+        };
+
+        let client = client_with(&known);
+        client.pull(&[STABLE]);
+        client.assert_holds(STABLE, TIP);
+
+        let client = client_with(&stranger);
+        let output = client.pull_program(&[STABLE]).run_to_failure();
+        assert!(!output.stderr.contains("\n< HTTP/"), "{output:?}");
+        assert_eq!(client.ostree(&["refs"]).stdout, "");
     });
 }
 
@@ -489,15 +544,19 @@ impl<'a> Source<'a> {
         self.directory.path().join("repo")
     }
 
-    /// Commits a tree in which `/version` holds this text, updates the summary,
-    /// and gives the commit's name.
+    /// Publishes a tree in which `/version` holds this text.
     fn publish(&self, version: &str) -> String {
         let tree = TempDir::new().unwrap();
         fs::write(tree.path().join("version"), version).unwrap();
+        self.publish_tree(tree.path())
+    }
+
+    /// Commits a tree, updates the summary, and gives the commit's name.
+    fn publish_tree(&self, tree: &Path) -> String {
         let signature = self.key.map(Key::signature).unwrap_or_default();
         ostree(&self.repo(), &["commit", "--canonical-permissions"])
             .arg(format!("--branch={STABLE}"))
-            .arg(format!("--tree=dir={}", tree.path().display()))
+            .arg(format!("--tree=dir={}", tree.display()))
             .args(&signature)
             .run();
         ostree(&self.repo(), &["summary", "--update"])
@@ -560,5 +619,39 @@ impl Drop for Key {
         if !std::thread::panicking() {
             self.gpg("gpgconf").args(["--kill", "all"]).run();
         }
+    }
+}
+
+/// A client's certificate and key, and the authority that issued it, in PEM.
+struct ClientIdentity {
+    authority: String,
+    certificate: String,
+    key: String,
+}
+
+impl ClientIdentity {
+    fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+
+        let mut params = CertificateParams::new([]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        Self {
+            authority,
+            certificate: params.signed_by(&key, &issuer).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// Writes certificate and key into files of this directory.
+    fn write_to(&self, directory: &Path) -> (PathBuf, PathBuf) {
+        let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+        fs::write(&certificate, &self.certificate).unwrap();
+        fs::write(&key, &self.key).unwrap();
+        (certificate, key)
     }
 }
