@@ -1,7 +1,8 @@
 //! One client, from handshake to goodbye: slots, deadlines, drain.
 //!
-//! The accept loop takes a slot first and accepts then, so that a full server
-//! lets clients wait in the kernel's queue. Everything that a client can delay
+//! The accept loop does not go on before there is a slot for whom it accepted,
+//! so a full server lets clients wait in the kernel's queue. (To take the slot
+//! first would let each idle listener keep one from the busy ones.) Everything that a client can delay
 //! happens in the connection's own task, under a deadline.
 
 use std::convert::Infallible;
@@ -80,22 +81,28 @@ pub async fn serve(listener: Listener, purpose: Purpose, shared: Shared) {
     let mut drain = shared.drain.clone();
     let mut draining = pin!(drain.wait_for(|&draining| draining));
     loop {
-        let next = async {
-            // The semaphore is never closed.
-            let slot = Arc::clone(&shared.slots).acquire_owned().await.ok()?;
-            Some((slot, listener.accept().await))
-        };
-        let next = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             _ = &mut draining => break,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
-        match next {
-            None => break,
-            Some((slot, Ok((stream, peer)))) => start(stream, peer, slot, &purpose, &shared),
-            Some((_, Err(error))) => match AcceptError::of(&error) {
+        match accepted {
+            Ok((stream, peer)) => {
+                // Whoever was let in is served, also if the drain begins while
+                // it waits; the other clients wait in the kernel's queue.
+                let slot = tokio::select! {
+                    biased;
+                    slot = Arc::clone(&shared.slots).acquire_owned() => slot.ok(),
+                    _ = &mut draining => {
+                        start(stream, peer, None, &purpose, &shared);
+                        break;
+                    }
+                };
+                start(stream, peer, slot, &purpose, &shared);
+            }
+            Err(error) => match AcceptError::of(&error) {
                 AcceptError::Peer => {
-                    tracing::debug!(%error, "a client left before it was accepted")
+                    tracing::debug!(%error, "a client left before it was accepted");
                 }
                 AcceptError::Exhaustion(remedy) => {
                     tracing::error!(%error, remedy, "clients have to wait");
@@ -118,7 +125,7 @@ async fn accept_backlog(listener: &Listener, purpose: &Purpose, shared: &Shared)
     const MOMENT: Duration = Duration::from_millis(10);
     while let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() {
         match timeout(MOMENT, listener.accept()).await {
-            Ok(Ok((stream, peer))) => start(stream, peer, slot, purpose, shared),
+            Ok(Ok((stream, peer))) => start(stream, peer, Some(slot), purpose, shared),
             Ok(Err(_)) | Err(_) => break,
         }
     }
@@ -127,7 +134,7 @@ async fn accept_backlog(listener: &Listener, purpose: &Purpose, shared: &Shared)
 fn start(
     stream: Stream,
     peer: Peer,
-    slot: OwnedSemaphorePermit,
+    slot: Option<OwnedSemaphorePermit>,
     purpose: &Purpose,
     shared: &Shared,
 ) {

@@ -4,7 +4,7 @@
 //!
 //! # The story of one request
 //!
-//! A [`listener`] accepts a socket for which [`connection`] has a free slot. In
+//! A [`listener`] accepts a socket, and [`connection`] finds a free slot for it. In
 //! a task of its own the client's handshake is made ([`tls`]), and hyper reads a
 //! request from the [`transport`], under the deadlines of a [`watchdog`].
 //! [`http::Service::answer`] decodes its path, finds the repository or directory

@@ -102,6 +102,12 @@ impl Client {
         self.wire.flush().unwrap();
     }
 
+    /// Sends bytes to a server that may have gone.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.wire.write_all(bytes.as_ref())?;
+        self.wire.flush()
+    }
+
     /// Sends a GET request with more header lines, each ending in CRLF.
     pub fn get_with(&mut self, path: &str, lines: &str) -> Response {
         self.send(format!(
