@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{Limits, Protocol};
 use crate::http::redirect::Redirect;
@@ -119,12 +119,17 @@ pub async fn serve(listener: Listener, purpose: Purpose, shared: Shared) {
 }
 
 /// Takes in who is in the kernel's queue already: closing the listener would
-/// reset them. They get their first answer, and then the goodbye.
+/// reset them. They get their first answer, and then the goodbye. It takes a
+/// moment, in which the runtime hears of the last of them, and no longer: on a
+/// busy server somebody always comes.
 async fn accept_backlog(listener: &Listener, purpose: &Purpose, shared: &Shared) {
-    /// For the runtime to hear of a client that has just arrived.
     const MOMENT: Duration = Duration::from_millis(10);
-    while let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() {
-        match timeout(MOMENT, listener.accept()).await {
+    let end = Instant::now() + MOMENT;
+    while Instant::now() < end {
+        let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() else {
+            break;
+        };
+        match timeout_at(end, listener.accept()).await {
             Ok(Ok((stream, peer))) => start(stream, peer, Some(slot), purpose, shared),
             Ok(Err(_)) | Err(_) => break,
         }

@@ -287,11 +287,9 @@ fn the_demonstration_works_and_cleans_up() {
         .unwrap()
         .unwrap()
         .path();
-    let config = common::client::tls_config(&directory.join("certificate.pem"), &["http/1.1"]);
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let session = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
     let socket = common::client::connect(([127, 0, 0, 1], port).into());
-    let mut client = common::client::Client::over(rustls::StreamOwned::new(session, socket));
+    let certificate = directory.join("certificate.pem");
+    let mut client = common::client::Client::tls_over(socket, &certificate);
     assert_eq!(client.get("/repo/demo/config").status, 200);
     assert_eq!(
         client.get("/repo/demo/refs/heads/demo/x86_64/stable").body,

@@ -8,14 +8,11 @@ mod common;
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use common::client::{Client, connect, tls_config};
+use common::client::{Client, connect};
 use common::process::Process;
 use common::{Setup, TIP, TestRepo};
 use rustix::process::Signal;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
 
 fn setup(repo: &TestRepo) -> Setup {
     Setup::new().repo("/repo", &repo.path())
@@ -30,11 +27,8 @@ fn faulty(setup: Setup, faults: &[&str]) -> Process {
     Process::start_under(setup, "strace", &arguments)
 }
 
-fn tls_client(server: &Process, protocol: &str) -> Client {
-    let config = tls_config(&server.certificate(), &[protocol]);
-    let name = ServerName::try_from("localhost").unwrap();
-    let session = ClientConnection::new(Arc::new(config), name).unwrap();
-    Client::over(StreamOwned::new(session, connect(server.https())))
+fn tls_client(server: &Process) -> Client {
+    Client::tls_over(connect(server.https()), &server.certificate())
 }
 
 /// A pull touches every kind of file, and a ref that is a link.
@@ -107,9 +101,7 @@ fn a_small_reply_is_one_write() {
     writes("http", &|server, count| {
         ask(Client::over(connect(server.http())), count)
     });
-    writes("https", &|server, count| {
-        ask(tls_client(server, "http/1.1"), count)
-    });
+    writes("https", &|server, count| ask(tls_client(server), count));
     // curl asks one after the other over one connection.
     writes("h2", &|server, count| {
         let url = format!("https://localhost:{}{path}", server.https().port());
@@ -196,7 +188,7 @@ fn a_disk_that_fails_in_mid_transfer_breaks_that_transfer() {
     let repo = TestRepo::new();
     let object = repo.plant_object(3_000_000);
     let mut server = faulty(setup(&repo), &["inject=preadv2:error=EIO:when=20+"]);
-    let mut client = tls_client(&server, "http/1.1");
+    let mut client = tls_client(&server);
     client.send(format!("GET /repo/{object} HTTP/1.1\r\nHost: h\r\n\r\n"));
     let (bytes, error) = client.read_to_end();
     assert!(bytes.len() < 3_000_000);

@@ -24,6 +24,8 @@ pub struct Client {
     wire: Box<dyn Wire>,
     /// What was read beyond the last response.
     ahead: VecDeque<u8>,
+    /// Whether a byte of the current response has come.
+    begun: bool,
 }
 
 /// A response.
@@ -50,11 +52,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A TCP connection on which no read waits forever.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
+    try_connect(address).unwrap()
+}
+
+/// The same, if somebody listens.
+pub fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// A client's side of TLS that trusts one certificate.
@@ -80,6 +87,7 @@ impl Client {
         Self {
             wire: Box::new(wire),
             ahead: VecDeque::new(),
+            begun: false,
         }
     }
 
@@ -90,10 +98,15 @@ impl Client {
 
     /// Over TLS, with HTTP/1.1 chosen by ALPN.
     pub fn tls(server: &TestServer) -> Self {
-        let config = tls_config(&server.certificate(), &["http/1.1"]);
+        Self::tls_over(connect(server.https()), &server.certificate())
+    }
+
+    /// The same over a connection to a server with this certificate.
+    pub fn tls_over(stream: TcpStream, certificate: &Path) -> Self {
+        let config = tls_config(certificate, &["http/1.1"]);
         let name = ServerName::try_from("localhost").unwrap();
         let session = ClientConnection::new(Arc::new(config), name).unwrap();
-        Self::over(StreamOwned::new(session, connect(server.https())))
+        Self::over(StreamOwned::new(session, stream))
     }
 
     /// Sends bytes as they are.
@@ -137,6 +150,7 @@ impl Client {
 
     /// Reads a response; UnexpectedEof if the server ends the connection first.
     pub fn try_response(&mut self, method: &str) -> io::Result<Response> {
+        self.begun = !self.ahead.is_empty();
         let head = self.read_head()?;
         let mut lines = head.split("\r\n");
         let status_line = lines.next().unwrap_or_default();
@@ -169,6 +183,11 @@ impl Client {
         Ok(response)
     }
 
+    /// Whether the response that could not be read had begun.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Reads up to the end of a header.
     pub fn read_head(&mut self) -> io::Result<String> {
         let mut head = Vec::new();
@@ -184,7 +203,10 @@ impl Client {
         while self.ahead.len() < len {
             match self.wire.read(&mut buffer)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => self.ahead.extend(&buffer[..count]),
+                count => {
+                    self.begun = true;
+                    self.ahead.extend(&buffer[..count]);
+                }
             }
         }
         Ok(self.ahead.drain(..len).collect())

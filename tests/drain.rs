@@ -1,0 +1,206 @@
+//! The end of a server under load: what began is finished, what cannot be
+//! finished is cut off in time, and clients are told.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::client::{Client, connect, try_connect};
+use common::hyper_client::{RequestBody, Sender};
+use common::process::Process;
+use common::{Setup, TestRepo, TestServer, pattern, wait_for};
+use http_body_util::BodyExt;
+use ostree_serve::daemon::Outcome;
+use rustix::process::Signal;
+
+const SIZES: [usize; 3] = [700, 90_000, 2_000_000];
+
+struct Load {
+    paths: Vec<(String, Vec<u8>)>,
+    finished: AtomicUsize,
+}
+
+impl Load {
+    fn on(repo: &TestRepo) -> Arc<Self> {
+        let paths = SIZES.map(|len| (format!("/repo/{}", repo.plant_object(len)), pattern(len)));
+        Arc::new(Self {
+            paths: paths.into(),
+            finished: AtomicUsize::new(0),
+        })
+    }
+
+    /// Asks until the server says goodbye. A transfer that began has to be whole.
+    /// An old connection that ends before a reply's first byte is how HTTP/1.1
+    /// says it; libcurl then asks again on a new one.
+    fn http1(&self, mut new_client: impl FnMut() -> Option<Client>) {
+        while let Some(mut client) = new_client() {
+            for (path, expected) in self.paths.iter().cycle() {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+                if client.try_send(request).is_err() {
+                    break;
+                }
+                match client.try_response("GET") {
+                    Ok(response) => {
+                        assert_eq!(response.status, 200);
+                        assert!(response.body == *expected, "other bytes");
+                        self.finished.fetch_add(1, Ordering::Relaxed);
+                        if response.header("connection") == Some("close") {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        assert!(!client.has_begun(), "{path}: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same over HTTP/2, with several transfers at a time.
+    async fn http2(self: Arc<Self>, sender: Sender) {
+        let mut workers = tokio::task::JoinSet::new();
+        for number in 0..4 {
+            let (load, mut sender) = (Arc::clone(&self), sender.another());
+            workers.spawn(async move {
+                for (path, expected) in load.paths.iter().cycle().skip(number) {
+                    let request = sender.request("GET", path).body(RequestBody::default());
+                    // After GOAWAY no stream is opened; that is no failure.
+                    let reply = match sender.send(request.unwrap()).await {
+                        Ok(reply) => reply,
+                        Err(error) => {
+                            let goodbye =
+                                error.is_canceled() || error.is_closed() || is_go_away(&error);
+                            assert!(goodbye, "{error:?}");
+                            return;
+                        }
+                    };
+                    assert_eq!(reply.status(), 200);
+                    let body = reply.into_body().collect().await.unwrap().to_bytes();
+                    assert!(body == *expected, "other bytes");
+                    load.finished.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while let Some(worker) = workers.join_next().await {
+            worker.unwrap();
+        }
+    }
+}
+
+fn is_go_away(error: &hyper::Error) -> bool {
+    format!("{error:?}").contains("GoAway")
+}
+
+#[test]
+fn no_transfer_fails() {
+    let repo = TestRepo::new();
+    let load = Load::on(&repo);
+    let mut server = TestServer::of(&repo);
+    let certificate = server.certificate();
+    let (http, https) = (server.http(), server.https());
+
+    let runtime = ostree_serve::daemon::runtime().unwrap();
+    let sender = runtime.block_on(Sender::connect(&server, "h2"));
+    let http2 = runtime.spawn(Arc::clone(&load).http2(sender));
+    let http1: Vec<_> = (0..6)
+        .map(|number| {
+            let (load, certificate) = (Arc::clone(&load), certificate.clone());
+            std::thread::spawn(move || {
+                load.http1(|| match number % 2 {
+                    0 => Some(Client::over(try_connect(http).ok()?)),
+                    _ => Some(Client::tls_over(try_connect(https).ok()?, &certificate)),
+                });
+            })
+        })
+        .collect();
+
+    wait_for("some load", || {
+        (load.finished.load(Ordering::Relaxed) > 60).then_some(())
+    });
+    server.begin_shutdown();
+    assert_eq!(server.stop(), Outcome::Drained);
+    for client in http1 {
+        client.join().unwrap();
+    }
+    runtime.block_on(http2).unwrap();
+    assert!(try_connect(http).is_err(), "it still listens");
+}
+
+/// Clients that the kernel has let in when the server stops to accept.
+#[test]
+fn the_backlog_is_served() {
+    let repo = TestRepo::new();
+    for _ in 0..10 {
+        let mut server = TestServer::of(&repo);
+        let mut sockets: Vec<_> = (0..20).map(|_| connect(server.http())).collect();
+        server.begin_shutdown();
+        for socket in &mut sockets {
+            socket
+                .write_all(b"GET /repo/config HTTP/1.1\r\nHost: h\r\n\r\n")
+                .unwrap();
+        }
+        for socket in sockets {
+            let response = Client::over(socket).response("GET");
+            assert_eq!(response.status, 200);
+        }
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn a_stalled_transfer_does_not_keep_the_server() {
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(16_000_000));
+    let server = Setup::new()
+        .limit("drain = \"300ms\"")
+        .repo("/repo", &repo.path())
+        .start();
+    let mut stalled = connect(server.http());
+    stalled
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
+        .unwrap();
+    stalled.read_exact(&mut [0; 100]).unwrap();
+    let started = Instant::now();
+    assert_eq!(server.stop(), Outcome::CutOff(1));
+    assert!(started.elapsed() >= Duration::from_millis(300));
+}
+
+/// By the real signals, in a process of its own.
+#[test]
+fn the_first_signal_drains_and_the_second_leaves() {
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(16_000_000));
+    for signal in [Signal::TERM, Signal::INT] {
+        // Nothing under way: it ends at once and clean.
+        let mut server = Process::start(Setup::new().repo("/repo", &repo.path()));
+        assert_eq!(
+            Client::over(connect(server.http()))
+                .get("/repo/config")
+                .status,
+            200
+        );
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+
+        // A transfer that stalls: it stays, until it is told again.
+        let mut server = Process::start(Setup::new().repo("/repo", &repo.path()));
+        let address = server.http();
+        let mut stalled = connect(address);
+        stalled
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
+            .unwrap();
+        stalled.read_exact(&mut [0; 100]).unwrap();
+        server.signal(signal);
+        wait_for("the listener to close", || {
+            matches!(std::net::TcpStream::connect(address), Err(error) if error.kind() == ErrorKind::ConnectionRefused)
+                .then_some(())
+        });
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(1), "{}", server.log());
+        assert!(server.log().contains("second signal"), "{}", server.log());
+    }
+}
