@@ -2,8 +2,9 @@
 //!
 //! The accept loop does not go on before there is a slot for whom it accepted,
 //! so a full server lets clients wait in the kernel's queue. (To take the slot
-//! first would let each idle listener keep one from the busy ones.) Everything that a client can delay
-//! happens in the connection's own task, under a deadline.
+//! first would let each idle listener keep one from the busy ones.) Everything
+//! that a client can delay happens in the connection's own task, under a
+//! deadline.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -286,11 +287,27 @@ fn fit_into_descriptors(limits: Limits) -> Limits {
     }
 }
 
+/// Runs a future to its end in a [`runtime`] of its own.
+///
+/// What is still running then is left behind: a thread that waits for a disk
+/// which no longer answers must not keep the process from ending.
+///
+/// # Errors
+/// As [`runtime`], and the future's.
+pub fn block_on<T, E: From<anyhow::Error>>(
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
 /// The runtime that everything happens in.
 ///
 /// # Errors
 /// If threads or descriptors cannot be had.
-pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub fn runtime() -> anyhow::Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?)

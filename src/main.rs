@@ -61,8 +61,7 @@ fn main() -> ExitCode {
 fn run(source: &Source) -> Result<(), StartError> {
     logging::start();
     let config = Config::load(&source.config)?;
-    let runtime = daemon::runtime()?;
-    runtime.block_on(async {
+    daemon::block_on(async {
         let daemon = Daemon::start(&config)?;
         let shutdown = daemon::termination(|| {})?;
         daemon.run(shutdown).await;

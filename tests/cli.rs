@@ -3,14 +3,15 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use common::{Setup, TestRepo, wait_for};
-use rustix::process::{Pid, Signal, kill_process};
+use common::client::{Client, connect};
+use common::demo::Demo;
+use common::{Setup, TestRepo};
 use tempfile::TempDir;
 
 fn command() -> Command {
@@ -75,7 +76,7 @@ fn exit_codes_say_what_was_wrong() {
 
 #[test]
 fn a_taken_port_is_a_failure_while_running() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let repo = TestRepo::new();
     let setup = Setup::new().repo("/repo", &repo.path());
@@ -244,68 +245,41 @@ fn a_repository_that_this_user_cannot_read_is_found() {
 /// The demonstration says what to do, serves it, and leaves nothing behind.
 #[test]
 fn the_demonstration_works_and_cleans_up() {
-    let temporary = TempDir::new().unwrap();
-    let mut demo = command()
-        .arg("demo")
-        .env("TMPDIR", temporary.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut output = BufReader::new(demo.stdout.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("Press Ctrl-C") {
-        assert!(
-            output.read_line(&mut said).unwrap() > 0,
-            "it ended early: {said}"
-        );
+    let mut demo = Demo::start();
+    for part in ["curl --cacert ", "ostree remote add ", "ostree pull "] {
+        assert!(demo.said.contains(part), "{part} is not in {}", demo.said);
     }
-    for part in [
-        "curl --cacert ",
-        "ostree remote add ",
-        "ostree pull ",
-        "https://localhost:",
-    ] {
-        assert!(said.contains(part), "{part} is not in {said}");
-    }
-
-    // Do as it says, but by hand.
-    let url = said
-        .split_whitespace()
-        .find(|word| word.ends_with("/repo/demo/config"))
-        .unwrap();
-    let port: u16 = url
-        .trim_start_matches("https://localhost:")
-        .split('/')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
-    let directory = fs::read_dir(temporary.path())
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    let socket = common::client::connect(([127, 0, 0, 1], port).into());
-    let certificate = directory.join("certificate.pem");
-    let mut client = common::client::Client::tls_over(socket, &certificate);
-    assert_eq!(client.get("/repo/demo/config").status, 200);
-    assert_eq!(
-        client.get("/repo/demo/refs/heads/demo/x86_64/stable").body,
-        format!("{}\n", common::TIP).into_bytes()
+    let mut client = Client::tls_over(
+        connect(demo.https()),
+        &demo.directory().join("certificate.pem"),
     );
+    assert_eq!(client.get("/repo/demo/config").status, 200);
+    let tip = client.get("/repo/demo/refs/heads/demo/x86_64/stable");
+    assert_eq!(tip.body, format!("{}\n", common::TIP).into_bytes());
+    let page = client.get("/");
     assert_eq!(
-        client.get("/").header("content-type"),
+        page.header("content-type"),
         Some("text/html; charset=utf-8")
     );
     assert_eq!(client.get("/demo.gpg").body, ostree_serve::demo::PUBLIC_KEY);
     drop(client);
+    demo.stop();
+}
 
-    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
-    let status = wait_for("the demonstration to end", || demo.try_wait().unwrap());
-    assert_eq!(status.code(), Some(0));
-    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
-    let mut rest = String::new();
-    output.read_to_string(&mut rest).unwrap();
+#[test]
+fn a_taken_port_is_no_obstacle_for_the_demonstration() {
+    // Whoever has it, it is taken.
+    let _taken = ["127.0.0.1:8443", "127.0.0.1:8080"].map(TcpListener::bind);
+    let mut demo = Demo::start();
+    for port in ["8443", "8080"] {
+        let note = format!("Port {port} is taken on this machine; using ");
+        assert!(demo.said.contains(&note), "{}", demo.said);
+    }
+    let mut client = Client::tls_over(
+        connect(demo.https()),
+        &demo.directory().join("certificate.pem"),
+    );
+    assert_eq!(client.get("/repo/demo/config").status, 200);
+    drop(client);
+    demo.stop();
 }

@@ -7,9 +7,9 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use common::client::{Client, connect};
+use common::command::Program;
 use common::process::Process;
 use common::{Setup, TIP, TestRepo};
 use rustix::process::Signal;
@@ -35,8 +35,7 @@ fn tls_client(server: &Process) -> Client {
 fn pull(server: &Process) {
     let client = tempfile::TempDir::new().unwrap();
     let script = format!(
-        "export LC_ALL=C.UTF-8
-         ostree init --repo=c --mode=bare-user-only
+        "ostree init --repo=c --mode=bare-user-only
          ostree remote add --repo=c --no-gpg-verify --set=tls-ca-path={} demo https://localhost:{}/repo
          ostree pull --repo=c --disable-static-deltas demo demo/x86_64/latest
          ostree pull --repo=c --depth=-1 demo demo/prüfung demo/x86_64/stable
@@ -45,13 +44,11 @@ fn pull(server: &Process) {
         server.certificate().display(),
         server.https().port()
     );
-    let output = Command::new("sh")
+    let output = Program::new("sh")
         .args(["-euc", &script])
         .current_dir(client.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && said.contains(TIP), "{said}");
+        .run();
+    assert!(output.stdout.contains(TIP), "{output:?}");
 }
 
 /// Header and body of a small reply leave in one write: a second one would wait
@@ -105,14 +102,11 @@ fn a_small_reply_is_one_write() {
     // curl asks one after the other over one connection.
     writes("h2", &|server, count| {
         let url = format!("https://localhost:{}{path}", server.https().port());
-        let status = Command::new("curl")
+        Program::new("curl")
             .args(["--silent", "--fail", "--http2", "--cacert"])
             .arg(server.certificate())
             .args(vec![url.as_str(); count])
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success());
+            .run();
     });
 }
 

@@ -7,33 +7,31 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use common::command::Program;
 use common::{Setup, TestRepo, TestServer};
 
-/// Runs a shell script in a directory; its whole output, and whether it failed.
-fn shell(directory: &Path, script: &str) -> (bool, String) {
-    let output = Command::new("sh")
-        .args(["-euc", script])
+/// A shell script in a directory.
+fn script(directory: &Path, text: &str) -> Program {
+    // Those that scripts call: a missing one is told from one that fails.
+    for program in ["openssl", "curl"] {
+        Program::new(program);
+    }
+    Program::new("sh")
+        .args(["-euc", text])
         .current_dir(directory)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
+}
+
+/// Runs a script: its whole output, and whether it succeeded.
+fn shell(directory: &Path, text: &str) -> (bool, String) {
+    let (status, output) = script(directory, text).finish();
+    (status.success(), output.stdout + &output.stderr)
 }
 
 /// The same for what must succeed.
-fn must(directory: &Path, script: &str) -> String {
-    let (success, said) = shell(directory, script);
-    assert!(
-        success,
-        "{script}\n{said}\nIf a program is missing: tests/run installs what is needed."
-    );
-    said
+fn must(directory: &Path, text: &str) -> String {
+    let output = script(directory, text).run();
+    output.stdout + &output.stderr
 }
 
 /// `openssl s_client` with these options; closes after the handshake.

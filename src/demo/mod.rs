@@ -41,8 +41,7 @@ pub fn run() -> Result<(), StartError> {
         .prefix("ostree-serve-demo-")
         .tempdir()
         .context("cannot make a temporary directory")?;
-    let runtime = daemon::runtime()?;
-    runtime.block_on(serve(&directory))?;
+    daemon::block_on(serve(&directory))?;
     // Dropping it would do, but could not say what went wrong.
     directory
         .close()

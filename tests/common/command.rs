@@ -71,6 +71,11 @@ impl Program {
         self
     }
 
+    pub fn current_dir(mut self, directory: &Path) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
     /// Runs it; panics if it fails.
     pub fn run(self) -> Output {
         let line = self.line.clone();
@@ -89,7 +94,8 @@ impl Program {
         output
     }
 
-    fn finish(mut self) -> (ExitStatus, Output) {
+    /// Runs it, whatever comes of it.
+    pub fn finish(mut self) -> (ExitStatus, Output) {
         let done = self.command.output().expect("coreutils' timeout runs");
         let output = Output {
             stdout: String::from_utf8_lossy(&done.stdout).into_owned(),

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod command;
+pub mod demo;
 pub mod hyper_client;
 pub mod in_process;
 pub mod process;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use ostree_serve::config::{Address, Config};
 use ostree_serve::daemon::{Daemon, Outcome};
-use ostree_serve::demo;
+use ostree_serve::demo::REPOSITORY;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -35,7 +36,7 @@ pub struct TestRepo {
 impl TestRepo {
     pub fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        tar::Archive::new(demo::REPOSITORY)
+        tar::Archive::new(REPOSITORY)
             .unpack(directory.path().join("repo"))
             .unwrap();
         Self { directory }
