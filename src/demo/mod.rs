@@ -50,8 +50,9 @@ pub fn run() -> Result<(), StartError> {
 }
 
 async fn serve(directory: &TempDir) -> Result<(), StartError> {
-    let config = prepare(directory.path())?;
-    let daemon = Daemon::start(&config)?;
+    unpack(directory.path()).context("cannot unpack the demonstration repository")?;
+    make_certificate(directory.path()).context("cannot make a certificate")?;
+    let daemon = start(directory.path())?;
     let path = directory.path().to_owned();
     let terminated = daemon::termination(move || {
         // Somebody is in a hurry; what remains is in the temporary directory.
@@ -81,14 +82,25 @@ async fn serve(directory: &TempDir) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Puts repository, key, certificate and configuration into `directory`.
-fn prepare(directory: &Path) -> Result<Config, StartError> {
-    unpack(directory).context("cannot unpack the demonstration repository")?;
-    make_certificate(directory).context("cannot make a certificate")?;
+/// Starts at ports that are free. Somebody may take one between the look and
+/// the start; then others are looked for.
+fn start(directory: &Path) -> Result<Daemon, StartError> {
+    const ATTEMPTS: usize = 10;
+    let is_taken = |error: &anyhow::Error| {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        kind == Some(io::ErrorKind::AddrInUse)
+    };
     let file = directory.join("serve.toml");
-    let text = configuration(free_port(HTTPS_PORT)?, free_port(REDIRECT_PORT)?);
-    fs::write(&file, &text).context("cannot write the configuration")?;
-    Ok(Config::parse(&text, &file)?)
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let text = configuration(free_port(HTTPS_PORT)?, free_port(REDIRECT_PORT)?);
+        fs::write(&file, &text).context("cannot write the configuration")?;
+        match Daemon::start(&Config::parse(&text, &file)?) {
+            Err(StartError::Runtime(error)) if is_taken(&error) && attempts < ATTEMPTS => {}
+            result => return result,
+        }
+    }
 }
 
 fn unpack(directory: &Path) -> io::Result<()> {
