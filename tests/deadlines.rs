@@ -7,11 +7,19 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::client::{Client, connect};
+use bytes::Bytes;
+use common::client::{Client, connect, tls_config};
 use common::{Setup, TestRepo, TestServer, pattern};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::net::{AddressFamily, SocketType};
+use rustls::pki_types::ServerName;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LARGE: usize = 16_000_000;
@@ -214,52 +222,86 @@ fn a_slow_transfer_is_finished() {
     assert!(started.elapsed() > Duration::from_millis(600));
 }
 
-/// An HTTP/2 client that opens no window for what it asked for.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_without_window_is_ended() {
-    use http_body_util::{BodyExt, Empty};
-    use hyper::client::conn::http2;
-    use hyper_util::rt::{TokioExecutor, TokioIo};
-
-    let repo = TestRepo::new();
-    let path = format!("/repo/{}", repo.plant_object(LARGE));
-    let server = server(&repo, "stalled_transfer = \"400ms\"");
+/// An HTTP/2 connection whose end can be waited for. `window` is what a reply
+/// may have in bytes before the client has read any of it.
+async fn connect_http2(
+    server: &TestServer,
+    window: u32,
+) -> (
+    http2::SendRequest<Empty<Bytes>>,
+    JoinHandle<hyper::Result<()>>,
+) {
     let stream = tokio::net::TcpStream::connect(server.https())
         .await
         .unwrap();
-    let config = common::client::tls_config(&server.certificate(), &["h2"]);
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config))
+    let config = Arc::new(tls_config(&server.certificate(), &["h2"]));
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(config)
         .connect(name, stream)
         .await
         .unwrap();
-    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(1000)
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(window)
         .handshake(TokioIo::new(stream))
         .await
         .unwrap();
-    let connection = tokio::spawn(connection);
+    (sender, tokio::spawn(connection))
+}
+
+fn request(path: &str) -> http::Request<Empty<Bytes>> {
     let request = http::Request::get(format!("https://localhost{path}"));
-    let reply = sender
-        .send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap())
-        .await
-        .unwrap();
+    request.body(Empty::new()).unwrap()
+}
+
+/// An HTTP/2 client that opens no window for what it asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_without_window_is_ended() {
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(LARGE));
+    let server = server(&repo, "stalled_transfer = \"400ms\"");
+    let (mut sender, connection) = connect_http2(&server, 1000).await;
+    let reply = sender.send_request(request(&path)).await.unwrap();
     // The body is not read, so hyper grants nothing beyond the first 1000 bytes.
     let started = Instant::now();
-    _ = tokio::time::timeout(PATIENCE, connection)
-        .await
-        .expect("the connection ends");
+    let ended = tokio::time::timeout(PATIENCE, connection).await;
+    _ = ended.expect("the connection ends");
     assert!(started.elapsed() >= Duration::from_millis(350));
     let mut body = reply.into_body();
     let mut len = 0;
     let error = loop {
         match body.frame().await {
-            Some(Ok(frame)) => len += frame.data_ref().map_or(0, bytes::Bytes::len),
+            Some(Ok(frame)) => len += frame.data_ref().map_or(0, Bytes::len),
             Some(Err(error)) => break error,
             None => panic!("a clean end after {len} bytes"),
         }
     };
     assert!(len < LARGE, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_http2_connection_is_told_goodbye() {
+    let repo = TestRepo::new();
+    let server = server(&repo, "idle = \"500ms\"");
+    let (mut sender, connection) = connect_http2(&server, 65_535).await;
+    let reply = sender.send_request(request("/repo/config")).await.unwrap();
+    assert_eq!(
+        reply.into_body().collect().await.unwrap().to_bytes().len(),
+        58
+    );
+    let started = Instant::now();
+    let ended = tokio::time::timeout(PATIENCE, connection).await;
+    // GOAWAY without an error, and then the end.
+    ended.expect("the connection ends").unwrap().unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(400));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http2_connection_without_a_request_is_ended() {
+    let repo = TestRepo::new();
+    let server = server(&repo, "header = \"300ms\"");
+    let (_sender, connection) = connect_http2(&server, 65_535).await;
+    let ended = tokio::time::timeout(PATIENCE, connection).await;
+    _ = ended.expect("the connection ends");
 }
 
 #[test]
