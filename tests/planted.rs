@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -36,12 +36,7 @@ fn a_file_cut_while_it_is_sent_breaks_its_transfer_and_no_other() {
         let mut other = new_client(&server);
         let mut client = new_client(&server);
         begin(&mut client, &path);
-        File::options()
-            .write(true)
-            .open(repo.file(&object))
-            .unwrap()
-            .set_len(1_000_000)
-            .unwrap();
+        repo.truncate(&object, 1_000_000);
         let (bytes, _) = client.read_to_end();
         // Much was in the kernel's buffers; what came is what was there.
         assert!(bytes.len() < LARGE, "all of it came");
@@ -59,12 +54,7 @@ fn a_broken_transfer_has_no_clean_end() {
     let server = TestServer::of(&repo);
     let mut client = Client::tls(&server);
     begin(&mut client, &format!("/repo/{object}"));
-    File::options()
-        .write(true)
-        .open(repo.file(&object))
-        .unwrap()
-        .set_len(0)
-        .unwrap();
+    repo.truncate(&object, 0);
     let (_, error) = client.read_to_end();
     let error = error.expect("an end without close_notify");
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{error}");
@@ -89,12 +79,7 @@ async fn over_http2_the_stream_is_reset_and_the_others_go_on() {
         .into_data()
         .unwrap()
         .to_vec();
-    File::options()
-        .write(true)
-        .open(repo.file(&object))
-        .unwrap()
-        .set_len(1_000_000)
-        .unwrap();
+    repo.truncate(&object, 1_000_000);
     let mut second = sender.another();
     let undisturbed = tokio::spawn(async move { second.download(&other).await });
     let error = loop {

@@ -66,6 +66,12 @@ impl TestRepo {
         name
     }
 
+    /// Cuts a file to this many bytes, in place.
+    pub fn truncate(&self, name: &str, len: u64) {
+        let file = fs::File::options().write(true).open(self.file(name));
+        file.unwrap().set_len(len).unwrap();
+    }
+
     /// The first file whose name ends like this.
     pub fn find(&self, suffix: &str) -> String {
         let mut found = Vec::new();
