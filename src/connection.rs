@@ -8,8 +8,10 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -251,13 +253,14 @@ impl Attendant {
         C::Error: std::error::Error + Send + Sync + 'static,
     {
         let mut connection = pin!(connection);
-        let mut watchdog = Watchdog::new(deadlines, self.activity, Instant::now());
+        let activity = self.activity;
+        let mut watchdog = Watchdog::new(deadlines, Arc::clone(&activity), Instant::now());
         loop {
             tokio::select! {
                 // The connection first: what it does is what the watchdog sees.
                 biased;
                 result = &mut connection => return result.map_err(|error| Ended::Failed(Box::new(error))),
-                () = self.drain.begins() => connection.as_mut().graceful_shutdown(),
+                () = self.drain.begins(&activity) => connection.as_mut().graceful_shutdown(),
                 verdict = watchdog.wait() => match verdict {
                     Verdict::Fine => {}
                     Verdict::Finish => connection.as_mut().graceful_shutdown(),
@@ -268,28 +271,53 @@ impl Attendant {
     }
 }
 
-/// The start of the drain, once.
+/// The moment to say goodbye because the server drains; it comes once.
 struct Drain {
     receiver: watch::Receiver<bool>,
-    begun: bool,
+    state: DrainState,
+}
+
+#[derive(Clone, Copy)]
+enum DrainState {
+    Serving,
+    /// The server drains; a first request is waited for until then.
+    Waiting(Instant),
+    Told,
 }
 
 impl Drain {
+    /// How long a client that was just let in may take for its first request.
+    /// Without an answer to that, its transfer fails; a client that had an
+    /// answer on this connection tries again on another.
+    const FIRST_REQUEST: Duration = Duration::from_secs(2);
+
     fn new(receiver: watch::Receiver<bool>) -> Self {
         Self {
             receiver,
-            begun: false,
+            state: DrainState::Serving,
         }
     }
 
-    /// Ends when the drain begins; after that, never again.
-    async fn begins(&mut self) {
-        if self.begun {
-            std::future::pending::<()>().await;
+    /// Ends at that moment; after that, never again. It has to be polled by the
+    /// task that polls the connection, right after it: only so does it see the
+    /// first request, which wakes nobody but that task.
+    async fn begins(&mut self, activity: &Activity) {
+        if let DrainState::Serving = self.state {
+            // An error means that the sender is gone, which ends the server too.
+            _ = self.receiver.wait_for(|&draining| draining).await;
+            self.state = DrainState::Waiting(Instant::now() + Self::FIRST_REQUEST);
         }
-        // An error means that the sender is gone, which ends the server too.
-        _ = self.receiver.wait_for(|&draining| draining).await;
-        self.begun = true;
+        if let DrainState::Waiting(end) = self.state {
+            let asked = poll_fn(|_| match activity.counters().started {
+                0 => Poll::Pending,
+                _ => Poll::Ready(()),
+            });
+            // Either way it is time.
+            _ = timeout_at(end, asked).await;
+            self.state = DrainState::Told;
+            return;
+        }
+        pending().await
     }
 }
 
