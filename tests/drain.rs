@@ -141,6 +141,10 @@ fn who_was_let_in_is_served() {
         let mut clients: Vec<_> = (0..20).map(|_| connect(server.http())).collect();
         let encrypted: Vec<_> = (0..5).map(|_| connect(server.https())).collect();
         server.begin_shutdown();
+        wait_for("the listeners to close", || {
+            let closed = |address| try_connect(address).is_err();
+            (closed(server.http()) && closed(server.https())).then_some(())
+        });
         for socket in &mut clients {
             socket
                 .write_all(b"GET /repo/config HTTP/1.1\r\nHost: h\r\n\r\n")
