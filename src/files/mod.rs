@@ -11,7 +11,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -33,8 +33,8 @@ pub enum Patience {
 
 /// Opens a file without making other work of this thread wait for the disk.
 ///
-/// While the machine has no file descriptor left this waits a while, for
-/// clients forgive a delay, and not an error.
+/// While there is no file descriptor left this waits, up to 5 s: clients forgive
+/// a delay, and not an error.
 ///
 /// # Errors
 /// As [`Directory::open_file`].
@@ -43,12 +43,16 @@ pub async fn open(
     name: &str,
     links: Links,
 ) -> Result<Option<OpenFile>, Unreadable> {
-    const PATIENCE: Duration = Duration::from_secs(5);
     const PAUSE: Duration = Duration::from_millis(50);
-    let started = Instant::now();
+    const MOST_PAUSES: usize = 100;
+    let mut pauses = 0;
     loop {
         match try_open(directory, name, links).await {
-            Err(error) if error.is_exhaustion() && started.elapsed() < PATIENCE => {
+            Err(error) if error.is_exhaustion() && pauses < MOST_PAUSES => {
+                if pauses == 0 {
+                    tracing::error!(%error, remedy = error.remedy(), "a client has to wait");
+                }
+                pauses += 1;
                 tokio::time::sleep(PAUSE).await;
             }
             result => return result,
