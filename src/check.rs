@@ -24,6 +24,14 @@ pub fn check(file: &Path) -> Vec<Finding> {
         Err(findings) => return findings,
     };
     let mut findings = Vec::new();
+    if rustix::process::geteuid().is_root() {
+        let remedy = "runuser -u USER -- ostree-serve check, with the server's user";
+        let note = Finding::note(
+            file,
+            "root may read everything, the server's user perhaps not",
+        );
+        findings.push(note.remedy(remedy));
+    }
     if let Some(tls) = &config.tls {
         findings.extend(check_tls(tls, config.listen.public_name.as_ref()));
     }

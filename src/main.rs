@@ -1,5 +1,7 @@
 //! The command line: what was asked for, and what came of it as an exit code.
 
+use std::fmt::Display;
+use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,25 +75,35 @@ fn finish(result: Result<(), StartError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError::Configuration(findings)) => {
-            findings.iter().for_each(|finding| eprintln!("{finding}"));
+            findings
+                .iter()
+                .for_each(|finding| say(&mut stderr(), finding));
             code(EXIT_CONFIG)
         }
         Err(StartError::Runtime(error)) => {
-            eprintln!("ostree-serve: {error:#}");
+            say(&mut stderr(), format_args!("ostree-serve: {error:#}"));
             code(EXIT_RUNTIME)
         }
     }
 }
 
 fn report(findings: &[Finding], source: &Source) -> ExitCode {
-    findings.iter().for_each(|finding| println!("{finding}"));
     let count = |severity| findings.iter().filter(|it| it.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    println!(
-        "{}: {errors} errors, {warnings} warnings",
-        source.config.display()
+    let mut out = stdout().lock();
+    findings.iter().for_each(|finding| say(&mut out, finding));
+    let file = source.config.display();
+    say(
+        &mut out,
+        format_args!("{file}: {errors} errors, {warnings} warnings"),
     );
     code(if errors == 0 { 0 } else { EXIT_CONFIG })
+}
+
+/// A line. Whoever reads it may have gone, as in `ostree-serve check | head`;
+/// the exit code then still says what is to be said.
+fn say(out: &mut impl Write, line: impl Display) {
+    _ = writeln!(out, "{line}");
 }
 
 fn code(code: i32) -> ExitCode {
