@@ -136,8 +136,10 @@ impl Directory {
     /// As [`Directory::open`].
     pub fn open_with(path: &Path, resolver: Resolver) -> Result<Self, Unreadable> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|errno| Unreadable::new(path, "", errno))?;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| Unreadable {
+            path: path.to_owned(),
+            cause: errno.into(),
+        })?;
         Ok(Self {
             fd,
             path: path.to_owned(),

@@ -140,6 +140,9 @@ impl Unreadable {
             Cause::Errno(Errno::IO | Errno::STALE | Errno::BADMSG) => {
                 "check the disk or the mount: `dmesg | tail`, then `ostree fsck`".into()
             }
+            Cause::Errno(Errno::NOENT | Errno::NOTDIR) => {
+                format!("name a directory that exists in the configuration, or make it: mkdir -p {path}")
+            }
             Cause::NotRegular(_) => format!("see what put it there (`ls -ld {path}`) and remove it"),
             Cause::Shrank => {
                 "do not change files in place: write a new file, then rename it over the old one".into()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use crate::files::{self, Cause, Content, Digests, Directory, Links, OpenFile, Unreadable};
 use crate::finding::{Finding, shell_word};
@@ -43,11 +44,17 @@ impl Repo {
     /// Why it cannot be served, and what to do.
     pub fn open(path: &Path) -> Result<Self, Finding> {
         let directory = Directory::open(path).map_err(|error| {
-            Finding::error(
-                path,
-                format!("the repository cannot be opened: {}", error.cause),
-            )
-            .remedy(error.remedy())
+            let remedy = match error.cause {
+                Cause::Errno(Errno::NOENT) => {
+                    format!(
+                        "name its directory in the configuration, or make it: {}",
+                        init(path)
+                    )
+                }
+                _ => error.remedy(),
+            };
+            let reason = format!("the repository cannot be opened: {}", error.cause);
+            Finding::error(path, reason).remedy(remedy)
         })?;
         Self::from_directory(directory)
     }
@@ -62,13 +69,12 @@ impl Repo {
             directory: Arc::new(directory),
             digests: Digests::new(),
         };
-        let make = format!("ostree init --mode=archive --repo={}", shell_word(&path));
         let text = match repo.read_config_blocking() {
             Ok(Some(text)) => text,
             Ok(None) => {
                 let finding =
-                    Finding::error(path, "is no ostree repository: it has no file `config`");
-                return Err(finding.remedy(make));
+                    Finding::error(&*path, "is no ostree repository: it has no file `config`");
+                return Err(finding.remedy(init(&path)));
             }
             Err(error) => {
                 let reason = error.cause.to_string();
@@ -78,9 +84,8 @@ impl Repo {
         RepoConfig::parse(&text)
             .and_then(|config| config.check_servable())
             .map_err(|reason| {
-                let remedy = format!(
-                    "serve an archive repository: `{make}` somewhere else, then `ostree pull-local` into it"
-                );
+                let remedy = "serve an archive repository: make one beside it \
+                              (ostree init --mode=archive --repo=…), then `ostree pull-local` into it";
                 Finding::error(path.join("config"), reason).remedy(remedy)
             })?;
         Ok(repo)
@@ -164,4 +169,9 @@ impl Repo {
         let bytes = files::FileContent::new(file, path).read_blocking(0, len)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
+}
+
+/// The command that makes a repository.
+fn init(path: &Path) -> String {
+    format!("ostree init --mode=archive --repo={}", shell_word(path))
 }
