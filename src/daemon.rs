@@ -84,7 +84,7 @@ impl Daemon {
     pub fn addresses(&self) -> Vec<Address> {
         self.listeners
             .iter()
-            .map(|(listener, _)| listener.address())
+            .map(|(listener, _)| listener.address().clone())
             .collect()
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,21 +20,24 @@ use crate::config::Address;
 
 /// A bound socket, listening.
 #[derive(Debug)]
-pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
-    /// A Unix socket; its name goes when this does.
-    Unix(UnixListener, SocketName),
+pub struct Listener {
+    socket: Socket,
+    address: Address,
 }
 
-/// The name of a Unix socket, removed at the end.
 #[derive(Debug)]
-pub struct SocketName(PathBuf);
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
 
-impl Drop for SocketName {
+impl Drop for Listener {
+    /// Removes a Unix socket's name.
     fn drop(&mut self) {
-        // Nobody can be told, and the next start removes it as well.
-        _ = std::fs::remove_file(&self.0);
+        if let Address::Unix(path) = &self.address {
+            // Nobody can be told, and the next start removes it as well.
+            _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -56,35 +59,34 @@ impl Listener {
                         advice(errno, *address)
                     ))
                 })?;
-                Ok(Self::Tcp(TcpListener::from_std(socket.into())?))
+                let listener = TcpListener::from_std(socket.into())?;
+                Ok(Self {
+                    address: Address::Tcp(listener.local_addr()?),
+                    socket: Socket::Tcp(listener),
+                })
             }
-            Address::Unix(path) => {
-                bind_unix(path).with_context(|| format!("cannot listen at unix:{}", path.display()))
-            }
+            Address::Unix(path) => Ok(Self {
+                socket: bind_unix(path).with_context(|| format!("cannot listen at {address}"))?,
+                address: address.clone(),
+            }),
         }
     }
 
     /// Where it listens, with the port that the kernel chose for port 0.
-    pub fn address(&self) -> Address {
-        match self {
-            Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => Address::Tcp(address),
-                Err(_) => Address::Unix(PathBuf::new()),
-            },
-            Self::Unix(_, name) => Address::Unix(name.0.clone()),
-        }
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Waits for a connection. Dropping the future loses none.
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        match self {
-            Self::Tcp(listener) => {
+        match &self.socket {
+            Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // Nothing is to wait for an acknowledgement (client-contract 2.3).
                 stream.set_nodelay(true)?;
                 Ok((Stream::Tcp(stream), Peer::Tcp(address)))
             }
-            Self::Unix(listener, _) => {
+            Socket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), Peer::Unix))
             }
@@ -110,7 +112,7 @@ fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
+fn bind_unix(path: &Path) -> anyhow::Result<Socket> {
     // What a process left behind that was killed. Only a socket that nobody
     // listens at is in the way and without worth.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
@@ -121,10 +123,9 @@ fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
         }
     }
     let listener = UnixListener::bind(path)?;
-    let name = SocketName(path.to_owned());
     // Who may connect is decided by the directory that it is in.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o666))?;
-    Ok(Listener::Unix(listener, name))
+    Ok(Socket::Unix(listener))
 }
 
 fn advice(errno: Errno, address: SocketAddr) -> String {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use toml::Spanned;
 
-use super::{Address, Config, Limits, Mount, Placed, Prefix, Protocol, PublicName};
+use super::{Address, Config, Limits, Mount, Placed, Prefix, Protocol};
 use crate::finding::{Finding, Place};
 use crate::resource::path::TOP_LEVEL_NAMES;
 
@@ -212,33 +212,32 @@ impl Source<'_> {
     /// From what was written to what it means.
     pub(super) fn judge(&self, written: File) -> Result<Config, Vec<Finding>> {
         let mut findings = Vec::new();
-        let listen = self.listen(written.listen, &mut findings);
         let tls = written.tls.map(|tls| self.tls(tls, &mut findings));
-        if tls.is_none() && !listen.https.is_empty() {
-            findings.push(
-                Finding::error(self.file, "a certificate is missing, and `listen.https` needs one").remedy(
-                    "add `[tls]` with `certificate` and `private_key`, or set `https = []` and `redirect = []`",
-                ),
-            );
-        }
+        let listen = self.listen(written.listen, tls.is_some(), &mut findings);
         let repos = self.mounts(written.repo, &mut findings);
         let statics = self.mounts(written.statics, &mut findings);
         self.judge_prefixes(&repos, &statics, &mut findings);
 
-        if !findings.is_empty() {
-            return Err(findings);
-        }
         let bare = |mounts: Vec<PlacedMount>| mounts.into_iter().map(|it| it.mount).collect();
-        Ok(Config {
-            listen,
-            tls,
-            limits: written.limits.or_default(),
-            repos: bare(repos),
-            statics: bare(statics),
-        })
+        match listen {
+            Some(listen) if findings.is_empty() => Ok(Config {
+                listen,
+                tls,
+                limits: written.limits.or_default(),
+                repos: bare(repos),
+                statics: bare(statics),
+            }),
+            _ => Err(findings),
+        }
     }
 
-    fn listen(&self, written: Listen, findings: &mut Vec<Finding>) -> super::Listen {
+    /// The sockets; `None` only with a finding.
+    fn listen(
+        &self,
+        written: Listen,
+        has_certificate: bool,
+        findings: &mut Vec<Finding>,
+    ) -> Option<super::Listen> {
         let mut taken: Vec<Address> = Vec::new();
         let mut address = |text: &Spanned<String>, findings: &mut Vec<Finding>| {
             let address = self.parsed::<Address>(text, findings)?;
@@ -264,7 +263,7 @@ impl Source<'_> {
         let https = all(&written.https, findings);
         let redirect = all(&written.redirect, findings);
         let http = all(&written.http, findings);
-        let admin = all(std::slice::from_ref(&written.admin), findings);
+        let admin = address(&written.admin, findings);
         let public_name = written.public_name.and_then(|name| {
             let parsed = name.as_ref().parse().map_err(|error| {
                 let reason = format!("public_name `{}` {error}", name.as_ref());
@@ -272,44 +271,47 @@ impl Source<'_> {
             });
             parsed.ok()
         });
-        self.judge_listeners(&https, &redirect, &http, public_name.as_ref(), findings);
-        super::Listen {
+        let listen = super::Listen {
             https,
             redirect,
             http,
-            // A bad address is a finding, with which this is thrown away.
-            admin: admin
-                .into_iter()
-                .next()
-                .unwrap_or(Address::Unix(PathBuf::new())),
+            admin: admin?,
             public_name,
-        }
+        };
+        self.judge_listeners(&listen, has_certificate, findings);
+        Some(listen)
     }
 
     fn judge_listeners(
         &self,
-        https: &[Address],
-        redirect: &[Address],
-        http: &[Address],
-        public_name: Option<&PublicName>,
+        listen: &super::Listen,
+        has_certificate: bool,
         findings: &mut Vec<Finding>,
     ) {
-        if https.is_empty() && http.is_empty() {
+        if listen.https.is_empty() && listen.http.is_empty() {
             findings.push(Finding::error(
                 self.file,
                 "nothing to listen at: both `listen.https` and `listen.http` are empty",
             ));
         }
-        // A redirect leads to an HTTPS port, which must be known.
-        let known = https
-            .iter()
-            .any(|address| matches!(address, Address::Tcp(_)))
-            || public_name.is_some();
-        if !redirect.is_empty() && !known {
-            findings.push(
-                Finding::error(self.file, "`listen.redirect` has no HTTPS port to lead to")
-                    .remedy("add a port to `listen.https`, set `listen.public_name`, or set `redirect = []`"),
+        if !has_certificate && !listen.https.is_empty() {
+            let finding = Finding::error(
+                self.file,
+                "a certificate is missing, and `listen.https` needs one",
             );
+            findings.push(finding.remedy(
+                "add `[tls]` with `certificate` and `private_key`, or set `https = []` and `redirect = []`",
+            ));
+        }
+        // A redirect leads to an HTTPS port, which must be known.
+        let has_port = |address: &Address| matches!(address, Address::Tcp(_));
+        let known = listen.https.iter().any(has_port) || listen.public_name.is_some();
+        if !listen.redirect.is_empty() && !known {
+            let finding =
+                Finding::error(self.file, "`listen.redirect` has no HTTPS port to lead to");
+            findings.push(finding.remedy(
+                "add a port to `listen.https`, set `listen.public_name`, or set `redirect = []`",
+            ));
         }
     }
 
