@@ -225,6 +225,34 @@ fn odd_but_clear_requests_are_answered() {
     assert!(matches!(got, Outcome::Closed(405) | Open(405)), "{got:?}");
 }
 
+/// The listener that redirects is as careful: it, too, does not read bodies.
+#[test]
+fn redirects_are_no_way_around() {
+    let repo = TestRepo::new();
+    let server = TestServer::of(&repo);
+    let len = SMUGGLED.len();
+    let bodies = [
+        format!("Content-Length: {len}\r\n\r\n{SMUGGLED}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{SMUGGLED}"),
+        format!("Content-Length: {len}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{SMUGGLED}"),
+    ];
+    for method in ["GET", "POST"] {
+        for body in &bodies {
+            let mut client = Client::over(connect(server.redirect()));
+            client.send(format!(
+                "{method} /repo/config HTTP/1.1\r\nHost: h\r\n{body}"
+            ));
+            let response = client.response(method);
+            assert_eq!(response.status, 308, "{method} {body:?}");
+            let (rest, _) = client.read_to_end();
+            assert!(
+                rest.is_empty(),
+                "a second request was answered: {method} {body:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn methods_that_are_refused_are_told_which_are_not() {
     let repo = TestRepo::new();

@@ -53,11 +53,7 @@ impl Service {
         if head.method == Method::HEAD {
             *reply.body_mut() = Body::empty();
         }
-        if has_body(head) {
-            // Nobody reads it, and where it ends may be a matter of opinion.
-            let close = HeaderValue::from_static("close");
-            reply.headers_mut().insert(CONNECTION, close);
-        }
+        end_after_body(head, &mut reply);
         reply
     }
 
@@ -112,6 +108,15 @@ fn require_simple(head: &Parts) -> Result<(), Refusal> {
         return Err(Refusal::TargetTooLong);
     }
     Ok(())
+}
+
+/// Makes the reply the connection's last one if its request has a body: nobody
+/// reads it, and where it ends may be a matter of opinion.
+fn end_after_body(head: &Parts, reply: &mut Reply) {
+    if has_body(head) {
+        let close = HeaderValue::from_static("close");
+        reply.headers_mut().insert(CONNECTION, close);
+    }
 }
 
 fn has_body(head: &Parts) -> bool {

@@ -4,6 +4,7 @@ use http::Method;
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 
+use super::end_after_body;
 use super::response::{Audience, Refusal, Reply, permanent_redirect, refusal};
 use crate::config::PublicName;
 
@@ -29,10 +30,12 @@ impl Redirect {
     /// path was by hyper, so nothing else can get into the header; a path that
     /// begins with `//` stays a path, because the host stands before it.
     pub fn answer(&self, head: &Parts) -> Reply {
-        match self.location(head) {
+        let mut reply = match self.location(head) {
             Some(location) => permanent_redirect(location),
             None => refusal(Refusal::BadRequest, Audience::Person),
-        }
+        };
+        end_after_body(head, &mut reply);
+        reply
     }
 
     fn location(&self, head: &Parts) -> Option<HeaderValue> {
