@@ -7,7 +7,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub struct Activity {
     /// What the peer had not confirmed when a write had to wait for the last
     /// time, in bytes.
     unacknowledged: AtomicU64,
+    /// Whether the last write has to wait for the peer.
+    write_waits: AtomicBool,
 }
 
 /// The counters at one moment.
@@ -47,6 +49,9 @@ pub struct Counters {
     pub delivered: u64,
     /// Whether bytes have come that belong to no request yet.
     pub partial_request: bool,
+    /// Whether something waits in this process until the peer reads. That may
+    /// be the end of a reply whose request is finished.
+    pub write_waits: bool,
 }
 
 impl Activity {
@@ -58,6 +63,7 @@ impl Activity {
             finished: load(&self.requests_finished),
             delivered: load(&self.body_bytes).saturating_sub(load(&self.unacknowledged)),
             partial_request: load(&self.bytes_read) > load(&self.bytes_read_at_request),
+            write_waits: self.write_waits.load(Ordering::Relaxed),
         }
     }
 
@@ -163,7 +169,9 @@ impl Transport {
     /// how much the peer has left unconfirmed; the watchdog's timer wakes this
     /// task, so a write that goes on waiting is polled before it looks.
     fn noted<T>(&self, result: Poll<T>) -> Poll<T> {
-        if result.is_pending() {
+        let waits = result.is_pending();
+        self.activity.write_waits.store(waits, Ordering::Relaxed);
+        if waits {
             let stream = match &self.stream {
                 Layer::Plain(stream) => stream,
                 Layer::Tls(stream) => stream.get_ref().0,

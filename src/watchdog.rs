@@ -55,7 +55,7 @@ impl Deadlines {
 enum Phase {
     /// It has yet to send a (whole) request.
     Header,
-    /// It is being answered.
+    /// It is being answered, or the end of an answer waits for it.
     Transfer,
     /// It has been answered.
     Idle,
@@ -105,6 +105,11 @@ impl Judge {
         if phase != self.phase || self.made_headway(&counters) {
             (self.phase, self.since, self.mark) = (phase, now, counters);
         }
+        // As long as no write had to wait, what lies in the kernel's buffer
+        // seemed to be delivered. Headway is counted from the lowest point, or
+        // a client that has become slow had to read that buffer's megabytes
+        // once more before it is seen to read at all.
+        self.mark.delivered = self.mark.delivered.min(counters.delivered);
         let (deadline, verdict) = match phase {
             Phase::Header => (self.deadlines.header, Verdict::Abort("header")),
             Phase::Transfer => (self.deadlines.stalled, Verdict::Abort("stalled_transfer")),
@@ -123,7 +128,7 @@ impl Judge {
     }
 
     fn phase_of(&self, counters: &Counters) -> Phase {
-        if counters.started > counters.finished {
+        if counters.started > counters.finished || counters.write_waits {
             Phase::Transfer
         } else if counters.started == 0
             || (self.deadlines.bytes_are_requests && counters.partial_request)
@@ -196,6 +201,7 @@ mod tests {
             finished,
             delivered,
             partial_request,
+            write_waits: false,
         }
     }
 
@@ -297,6 +303,47 @@ mod tests {
                         counters(3, 1, 100_010, false),
                         Abort("stalled_transfer"),
                     ),
+                ],
+            );
+        }
+        let tail = |delivered| Counters {
+            write_waits: true,
+            ..counters(1, 1, delivered, false)
+        };
+        for both in [true, false] {
+            check(
+                both,
+                "takes the end slowly",
+                &[
+                    (1, counters(1, 0, 100_000, false), Fine),
+                    (50, tail(104_096), Fine),
+                    (100, tail(108_192), Fine),
+                    (101, counters(1, 1, 110_000, false), Fine),
+                    (131, counters(1, 1, 110_000, false), Finish),
+                ],
+            );
+            check(
+                both,
+                "is slower than it first seemed",
+                &[
+                    (1, counters(1, 0, 5_000_000, false), Fine),
+                    (2, counters(1, 0, 1_000_000, false), Fine),
+                    (61, counters(1, 0, 1_004_096, false), Fine),
+                    (120, counters(1, 0, 1_004_096, false), Fine),
+                    (
+                        121,
+                        counters(1, 0, 1_004_096, false),
+                        Abort("stalled_transfer"),
+                    ),
+                ],
+            );
+            check(
+                both,
+                "does not take the end",
+                &[
+                    (1, tail(100_000), Fine),
+                    (60, tail(100_000), Fine),
+                    (61, tail(100_000), Abort("stalled_transfer")),
                 ],
             );
         }
