@@ -122,18 +122,16 @@ pub async fn serve(listener: Listener, purpose: Purpose, shared: Shared) {
 }
 
 /// Takes in who is in the kernel's queue already: closing the listener would
-/// reset them. They get their first answer, and then the goodbye. It takes a
-/// moment, in which the runtime hears of the last of them, and no longer: on a
-/// busy server somebody always comes.
+/// reset them. They get their first answer, and then the goodbye. At a full
+/// server they have waited for that, so no slot is asked for. It takes a moment,
+/// in which the runtime hears of the last of them, and no longer: on a busy
+/// server somebody always comes.
 async fn accept_backlog(listener: &Listener, purpose: &Purpose, shared: &Shared) {
     const MOMENT: Duration = Duration::from_millis(10);
     let end = Instant::now() + MOMENT;
     while Instant::now() < end {
-        let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned() else {
-            break;
-        };
         match timeout_at(end, listener.accept()).await {
-            Ok(Ok((stream, peer))) => start(stream, peer, Some(slot), purpose, shared),
+            Ok(Ok((stream, peer))) => start(stream, peer, None, purpose, shared),
             Ok(Err(_)) | Err(_) => break,
         }
     }

@@ -162,6 +162,30 @@ fn who_was_let_in_is_served() {
     }
 }
 
+/// At a full server clients wait in the kernel's queue. They were not refused
+/// when they came, and are not when the server goes.
+#[test]
+fn who_waits_at_a_full_server_is_served() {
+    let repo = TestRepo::new();
+    let mut server = Setup::new()
+        .limit("connections = 1")
+        .repo("/repo", &repo.path())
+        .start();
+    let mut inside = Client::plain(&server);
+    assert_eq!(inside.get("/repo/config").status, 200);
+    let mut waiting: Vec<_> = (0..20).map(|_| connect(server.http())).collect();
+    for socket in &mut waiting {
+        socket
+            .write_all(b"GET /repo/config HTTP/1.1\r\nHost: h\r\n\r\n")
+            .unwrap();
+    }
+    server.begin_shutdown();
+    for socket in waiting {
+        assert_eq!(Client::over(socket).response("GET").status, 200);
+    }
+    assert_eq!(server.stop(), Outcome::Drained);
+}
+
 /// The opposite: who was let in and says nothing does not keep the server.
 #[test]
 fn who_never_asks_does_not_keep_the_server() {
