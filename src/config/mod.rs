@@ -91,7 +91,8 @@ pub struct Limits {
     /// kernel's queue: clients forgive a delay, and not a refusal
     /// (client-contract 2.2).
     pub connections: usize,
-    /// Bytes of a request's line and header.
+    /// Bytes of a request's line and header; hyper reads in steps, and may let up
+    /// to twice as much pass.
     pub header_size: usize,
     /// From accepting a connection to the end of the TLS handshake.
     pub handshake: Duration,
