@@ -7,6 +7,7 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use common::{Setup, TestRepo, TestServer, pattern};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use ostree_serve::config::Address;
 use rustix::net::{AddressFamily, SocketType};
 use rustls::pki_types::ServerName;
 use tokio::task::JoinHandle;
@@ -220,6 +222,50 @@ fn a_slow_transfer_is_finished() {
     all.extend(rest);
     assert!(all[header_end..] == pattern(len), "other bytes");
     assert!(started.elapsed() > Duration::from_millis(600));
+}
+
+/// The end of a transfer that waits in this server, after the last byte was read
+/// from the file, is still a transfer: a client that takes a break there is
+/// judged by `stalled_transfer`, not by `idle`.
+///
+/// Where the end begins depends on the socket's buffers, so there are many
+/// clients with transfers of different lengths. The buffers of Unix sockets are
+/// of a fixed and moderate size.
+#[test]
+fn a_break_just_before_the_end_is_not_idleness() {
+    let repo = TestRepo::new();
+    let object = format!("/repo/{}", repo.plant_object(1 << 20));
+    let server = Setup::new()
+        .listen("https = []\nredirect = []\nhttp = [\"unix:http.sock\"]\n")
+        .repo("/repo", &repo.path())
+        .limit("idle = \"100ms\"")
+        .limit("stalled_transfer = \"1h\"")
+        .start();
+    let Address::Unix(socket) = &server.addresses()[0] else {
+        panic!("{:?}", server.addresses());
+    };
+    let mut clients: Vec<_> = (1..=20)
+        .map(|number| {
+            let len = number * 48 * 1024;
+            let stream = UnixStream::connect(socket).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut client = Client::over(stream);
+            client.send(format!(
+                "GET {object} HTTP/1.1\r\nHost: h\r\nRange: bytes=0-{}\r\n\r\n",
+                len - 1
+            ));
+            (client, len)
+        })
+        .collect();
+    // The break, several times as long as `idle`.
+    std::thread::sleep(Duration::from_millis(700));
+    for (client, len) in &mut clients {
+        let response = client.response("GET");
+        assert!(
+            response.body == pattern(1 << 20)[..*len],
+            "{len}: other bytes"
+        );
+    }
 }
 
 /// An HTTP/2 connection whose end can be waited for. `window` is what a reply
