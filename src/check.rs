@@ -4,14 +4,15 @@
 //! whether this user gets at the files inside, and whether clients will find
 //! what they ask for first.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat};
 use rustix::io::Errno;
 
 use crate::config::{Address, Config, Mount, PublicName, Tls};
-use crate::files::Links;
+use crate::files::{Cause, Directory, Links, Opened, Patience, Unreadable};
 use crate::finding::{Finding, shell_word};
 use crate::repo::Repo;
 use crate::statics::Statics;
@@ -75,7 +76,7 @@ fn check_tls(tls: &Tls, public_name: Option<&PublicName>) -> Vec<Finding> {
 fn check_secrecy(key: &Path) -> Option<Finding> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(key).ok()?.permissions().mode();
-    (mode & 0o007 != 0).then(|| {
+    (mode & 0o004 != 0).then(|| {
         let reason = format!(
             "every user of this machine may read the private key (mode {:04o})",
             mode & 0o7777
@@ -172,6 +173,10 @@ fn check_directory(
     links: Links,
     findings: &mut Vec<Finding>,
 ) {
+    if directory.is_symlink() && directory != root {
+        findings.extend(check_link(directory, root, Links::Refused));
+        return;
+    }
     match permitted(directory, Access::EXEC_OK) {
         Ok(()) => {}
         Err(Errno::NOENT) => return,
@@ -190,20 +195,51 @@ fn check_directory(
         let Ok(kind) = entry.file_type() else {
             continue;
         };
+        if entry.file_name().as_bytes().starts_with(b".") {
+            // No name in a repository or beside it that is served.
+            continue;
+        }
         let path = entry.path();
         if kind.is_dir() && depth > 0 {
             check_directory(&path, root, depth - 1, links, findings);
         } else if kind.is_file() {
             findings.extend(check_file(&path, root));
-        } else if kind.is_symlink() && links == Links::Refused {
-            let remedy = format!("replace it by what it points at: {}", shell_word(&path));
-            let finding = Finding::warning(path, "a symbolic link is not served");
-            findings.push(finding.remedy(remedy));
+        } else if kind.is_symlink() {
+            findings.extend(check_link(&path, root, links));
+        }
+    }
+}
+
+/// A link is served where it may be and leads to a file.
+fn check_link(link: &Path, root: &Path, links: Links) -> Option<Finding> {
+    let replace = format!("replace it by what it points at: {}", shell_word(link));
+    if links == Links::Refused {
+        let reason = "a symbolic link is not served: clients get an error";
+        return Some(Finding::error(link, reason).remedy(replace));
+    }
+    let name = link.strip_prefix(root).ok()?.to_str()?;
+    let opened = Directory::open(root).and_then(|root| root.open_file(name, links, Patience::Wait));
+    match opened {
+        // A link to a directory holds refs.
+        Ok(Opened::File(_))
+        | Err(Unreadable {
+            cause: Cause::NotRegular(FileType::Directory),
+            ..
+        }) => None,
+        Ok(Opened::Absent | Opened::WouldWait) => {
+            Some(Finding::warning(link, "the alias leads to no ref").remedy(replace))
+        }
+        Err(error) => {
+            let reason = format!("the alias cannot be followed: {}", error.cause);
+            Some(Finding::error(link, reason).remedy(error.remedy()))
         }
     }
 }
 
 fn check_file(file: &Path, repo: &Path) -> Option<Finding> {
+    if file.is_symlink() {
+        return check_link(file, repo, Links::Refused);
+    }
     match permitted(file, Access::READ_OK) {
         Ok(()) | Err(Errno::NOENT) => None,
         Err(errno) => {

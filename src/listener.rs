@@ -118,8 +118,14 @@ fn bind_unix(path: &Path) -> anyhow::Result<Socket> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
     if is_socket {
         match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).context("the old socket cannot be removed")?;
+            }
             Ok(_) => anyhow::bail!("another process listens there; stop it first"),
-            Err(_) => std::fs::remove_file(path).context("the old socket cannot be removed")?,
+            Err(error) => {
+                let reason = "it is not known whether another process listens there";
+                return Err(anyhow::Error::from(error).context(reason));
+            }
         }
     }
     let listener = UnixListener::bind(path)?;

@@ -81,14 +81,17 @@ impl Statics {
 }
 
 /// The name of the file for a path: no empty segments, none with a dot in
-/// front, nothing that some system would take for a separator.
+/// front, nothing that some system would take for a separator or a terminal or
+/// log for an order.
 fn file_name(path: &str) -> Option<String> {
     let mut name = path.to_owned();
     if name.is_empty() || name.ends_with('/') {
         name.push_str("index.html");
     }
     let is_plain = |segment: &str| {
-        !segment.is_empty() && !segment.starts_with('.') && !segment.contains(['\\', '\0'])
+        !segment.is_empty()
+            && !segment.starts_with('.')
+            && !segment.contains(|c: char| c == '\\' || c.is_control())
     };
     name.split('/').all(is_plain).then_some(name)
 }
@@ -130,6 +133,8 @@ mod tests {
             ("/a", None),
             ("/", None),
             ("a\\b", None),
+            ("a\nb", None),
+            ("a\u{1b}b", None),
         ];
         for (path, expected) in cases {
             assert_eq!(file_name(path).as_deref(), expected, "{path}");

@@ -1,5 +1,5 @@
-//! Certificates and keys, and which clients' certificates count. The only
-//! module that names rustls.
+//! Certificates and keys, and which clients' certificates count. Only this
+//! module decides what rustls does.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 pub use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Placed, Tls};
+use crate::config::{Placed, Protocol, Tls};
 use crate::finding::{Finding, shell_word};
 
 /// A certificate that can be served with.
@@ -269,6 +269,12 @@ impl CertificateFacts {
             }),
         })
     }
+}
+
+/// Whether a protocol is among those that are offered.
+pub fn speaks(acceptor: &TlsAcceptor, protocol: Protocol) -> bool {
+    let offered = &acceptor.config().alpn_protocols;
+    offered.iter().any(|it| it == protocol.name().as_bytes())
 }
 
 /// Why a client's certificate was refused, if that is why a handshake failed:

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -117,7 +117,7 @@ fn a_good_configuration_checks_clean() {
 #[test]
 fn what_clients_would_trip_over_is_found() {
     type Spoil = fn(&TestRepo, &Path);
-    let cases: [(&str, Spoil, i32, &str); 8] = [
+    let cases: [(&str, Spoil, i32, &str); 13] = [
         (
             "mode",
             |repo, _| {
@@ -158,6 +158,42 @@ fn what_clients_would_trip_over_is_found() {
             },
             0,
             "every user of this machine may read the private key (mode 0644)",
+        ),
+        (
+            "linked objects",
+            |repo, _| {
+                fs::rename(repo.file("objects"), repo.file("o")).unwrap();
+                symlink("o", repo.file("objects")).unwrap();
+            },
+            78,
+            "/repo/objects: error: a symbolic link is not served",
+        ),
+        (
+            "linked summary",
+            |repo, _| {
+                fs::rename(repo.file("summary"), repo.file("s")).unwrap();
+                symlink("s", repo.file("summary")).unwrap();
+            },
+            78,
+            "/repo/summary: error: a symbolic link is not served",
+        ),
+        (
+            "alias out of refs",
+            |repo, _| symlink("../../config", repo.file("refs/heads/out")).unwrap(),
+            78,
+            "/repo/refs/heads/out: error: the alias cannot be followed",
+        ),
+        (
+            "alias to nothing",
+            |repo, _| symlink("nothing", repo.file("refs/heads/dangling")).unwrap(),
+            0,
+            "/repo/refs/heads/dangling: warning: the alias leads to no ref",
+        ),
+        (
+            "alias",
+            |repo, _| symlink("demo", repo.file("refs/heads/directory")).unwrap(),
+            0,
+            "0 errors, 0 warnings",
         ),
         (
             "pair",

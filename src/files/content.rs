@@ -102,19 +102,6 @@ impl FileContent {
         read_waiting(&self.file, offset, len).map_err(|error| self.unreadable(error))
     }
 
-    /// Reads everything.
-    ///
-    /// # Errors
-    /// As [`FileContent::read_blocking`].
-    pub async fn read_all(&self) -> Result<Bytes, Unreadable> {
-        let len = usize::try_from(self.len())
-            .map_err(|_| self.unreadable(io::ErrorKind::FileTooLarge.into()))?;
-        read_in_pool(Arc::clone(&self.file), 0, len)
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)))
-            .map_err(|error| self.unreadable(error))
-    }
-
     /// Puts the file's name to an error.
     pub fn unreadable(&self, error: io::Error) -> Unreadable {
         Unreadable {

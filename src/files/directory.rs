@@ -76,9 +76,10 @@ impl Identity {
 
     /// Whether the last change is at least `seconds` before `now` (in seconds
     /// since 1970). A younger file may be changed once more within the same
-    /// tick of the file system's clock, which its times then do not show.
+    /// tick of the file system's clock, which its times then do not show. The
+    /// time is that of the inode, which nobody can set.
     pub fn settled_for(&self, seconds: i64, now: i64) -> bool {
-        self.changed.0 <= now - seconds && self.modified.0 <= now - seconds
+        self.changed.0 <= now - seconds
     }
 }
 
@@ -228,13 +229,15 @@ impl Directory {
         if patience == Patience::Never {
             return Err(Errno::AGAIN);
         }
-        // EAGAIN means that a rename elsewhere made a `..` uncertain.
-        loop {
+        // EAGAIN means that a rename elsewhere made a `..` uncertain; if it stays,
+        // somebody has a lease on the file (fcntl(2)).
+        for _ in 0..100 {
             match self.openat2(directory, name, flags, resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => continue,
+                Err(Errno::AGAIN | Errno::INTR) => {}
                 result => return result,
             }
         }
+        Err(Errno::AGAIN)
     }
 
     fn openat2(

@@ -104,7 +104,7 @@ pub enum Cause {
     NotRegular(FileType),
     /// It became shorter while it was read.
     Shrank,
-    /// It is larger than clients accept; the limit is in bytes.
+    /// It is larger than such a file can be; the limit is in bytes.
     TooLarge(u64),
     /// Its text is not what it should be.
     Malformed(String),
@@ -174,7 +174,10 @@ impl fmt::Display for Cause {
             Self::NotRegular(kind) => write!(f, "is {}, not a regular file", name_of(*kind)),
             Self::Shrank => f.write_str("became shorter while it was being read"),
             Self::TooLarge(limit) => {
-                write!(f, "is larger than the {limit} bytes that clients accept")
+                write!(
+                    f,
+                    "is larger than {limit} bytes, and cannot be what it should"
+                )
             }
             Self::Malformed(reason) => f.write_str(reason),
             Self::Other(error) => error.fmt(f),

@@ -15,6 +15,7 @@ use http::{Method, Version};
 pub use body::Body;
 pub use response::Reply;
 
+use crate::config::PublicName;
 use crate::files::{Content, Unreadable};
 use crate::repo::{Found, Repo};
 use crate::resource::path::{decode, parse};
@@ -94,8 +95,7 @@ impl Service {
 fn require_simple(head: &Parts) -> Result<(), Refusal> {
     /// A path of the longest length that Linux knows, every byte escaped.
     const LONGEST_TARGET: usize = 3 * 4096;
-    let hosts = head.headers.get_all(HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
+    if !names_one_host(head) {
         return Err(Refusal::BadRequest);
     }
     if !matches!(head.method, Method::GET | Method::HEAD) {
@@ -108,6 +108,19 @@ fn require_simple(head: &Parts) -> Result<(), Refusal> {
         return Err(Refusal::TargetTooLong);
     }
     Ok(())
+}
+
+/// Whether the `Host` header is as RFC 9112, section 3.2 has it: one in
+/// HTTP/1.1, at most one elsewhere; a name, an address, or nothing.
+fn names_one_host(head: &Parts) -> bool {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => head.version != Version::HTTP_11,
+        (Some(host), None) => host
+            .to_str()
+            .is_ok_and(|host| host.is_empty() || host.parse::<PublicName>().is_ok()),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// Makes the reply the connection's last one if its request has a body: nobody

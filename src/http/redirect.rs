@@ -4,8 +4,8 @@ use http::Method;
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 
-use super::end_after_body;
 use super::response::{Audience, Refusal, Reply, permanent_redirect, refusal};
+use super::{end_after_body, names_one_host};
 use crate::config::PublicName;
 
 /// Where redirects lead.
@@ -23,8 +23,8 @@ impl Redirect {
         Self { public_name, port }
     }
 
-    /// 308 to the HTTPS address of the same target; 400 if no host is given, or
-    /// one that cannot be.
+    /// 308 to the HTTPS address of the same target; 400 if there is no host to
+    /// name in it, or a `Host` header that HTTP does not allow.
     ///
     /// The host is checked against the grammar of names and addresses and the
     /// path was by hyper, so nothing else can get into the header; a path that
@@ -40,7 +40,7 @@ impl Redirect {
 
     fn location(&self, head: &Parts) -> Option<HeaderValue> {
         let path = head.uri.path_and_query()?.as_str();
-        if head.method == Method::CONNECT || !path.starts_with('/') {
+        if head.method == Method::CONNECT || !path.starts_with('/') || !names_one_host(head) {
             return None;
         }
         let name = match &self.public_name {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn locations() {
-        let cases: [(&str, &[&str], Option<&str>); 16] = [
+        let cases: [(&str, &[&str], Option<&str>); 18] = [
             ("/a/summary", &["h"], Some("https://h:8443/a/summary")),
             ("/a", &["h:8080"], Some("https://h:8443/a")),
             ("/a", &["192.0.2.1:8080"], Some("https://192.0.2.1:8443/a")),
@@ -109,6 +109,8 @@ mod tests {
             ),
             ("/", &["h"], Some("https://h:8443/")),
             ("http://other:1/a", &["h"], Some("https://other:8443/a")),
+            ("http://other:1/a", &[], None),
+            ("http://other:1/a", &["h", "h"], None),
             ("http://user@other/a", &["h"], None),
             ("*", &["h"], None),
             ("/a", &[], None),
@@ -138,7 +140,9 @@ mod tests {
         for (name, expected) in cases {
             let redirect = Redirect::new(Some(name.parse().unwrap()), 8443);
             assert_eq!(location(&redirect, "/a", &["h"]).as_deref(), Some(expected));
-            assert_eq!(location(&redirect, "/a", &[]).as_deref(), Some(expected));
+            assert_eq!(location(&redirect, "/a", &[""]).as_deref(), Some(expected));
+            assert_eq!(location(&redirect, "/a", &["x y"]), None);
+            assert_eq!(location(&redirect, "/a", &[]), None);
         }
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::files::{self, Cause, Content, Digests, Directory, Links, OpenFile, Unreadable};
+use crate::files::{self, Cause, Content, Digests, Directory, Links, Unreadable};
 use crate::finding::{Finding, shell_word};
 use crate::format::repo_config::RepoConfig;
 use crate::resource::path::file_path;
@@ -34,10 +34,6 @@ pub struct Found {
 }
 
 impl Repo {
-    /// The largest document that libostree accepts, in bytes
-    /// (`OSTREE_MAX_METADATA_SIZE`).
-    pub const LARGEST_DOCUMENT: u64 = 128 * 1024 * 1024;
-
     /// Opens the repository in the directory `path`.
     ///
     /// # Errors
@@ -116,18 +112,10 @@ impl Repo {
             result => result?,
         };
         let Some(file) = file else { return Ok(None) };
-        if resource.is_document() {
-            let bytes = self.read_document(file, &name).await?;
-            let bytes = match resource {
-                Resource::Config => self.public_config(&bytes)?,
-                _ => bytes,
-            };
-            return Ok(Some(Found {
-                digest: Some(Checksum::of(&bytes)),
-                content: Content::Memory(bytes),
-            }));
+        let mut content = Content::of(file, self.directory.path(), &name).await?;
+        if let Resource::Config = resource {
+            content = Content::Memory(self.public_config(&content)?);
         }
-        let content = Content::of(file, self.directory.path(), &name).await?;
         let digest = match resource.identity() {
             Identity::Name(_) | Identity::NameAndSize(_) => None,
             Identity::Bytes => Some(self.digests.of_content(&content).await?),
@@ -135,18 +123,12 @@ impl Repo {
         Ok(Some(Found { content, digest }))
     }
 
-    async fn read_document(&self, file: OpenFile, name: &str) -> Result<Bytes, Unreadable> {
-        if file.identity.size > Self::LARGEST_DOCUMENT {
-            let cause = Cause::TooLarge(Self::LARGEST_DOCUMENT);
-            return Err(Unreadable::new(self.directory.path(), name, cause));
-        }
-        match Content::of(file, self.directory.path(), name).await? {
-            Content::Memory(bytes) => Ok(bytes),
-            Content::File(file) => file.read_all().await,
-        }
-    }
-
-    fn public_config(&self, text: &[u8]) -> Result<Bytes, Unreadable> {
+    /// What clients may see of the file `config`.
+    fn public_config(&self, content: &Content) -> Result<Bytes, Unreadable> {
+        let Content::Memory(text) = content else {
+            let cause = Cause::TooLarge(Content::SMALL);
+            return Err(Unreadable::new(self.directory.path(), "config", cause));
+        };
         let config = std::str::from_utf8(text)
             .map_err(|error| error.to_string())
             .and_then(RepoConfig::parse)
@@ -165,7 +147,7 @@ impl Repo {
             return Ok(None);
         };
         let path: PathBuf = self.directory.path().join("config");
-        let len = file.identity.size.min(Self::LARGEST_DOCUMENT) as usize;
+        let len = file.identity.size.min(Content::SMALL) as usize;
         let bytes = files::FileContent::new(file, path).read_blocking(0, len)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }

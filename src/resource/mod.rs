@@ -229,26 +229,4 @@ impl Resource<'_> {
             }
         }
     }
-
-    /// Whether clients treat it as a small document rather than a download.
-    ///
-    /// Documents are read whole before the first byte of the reply, so that
-    /// their validator is the hash of the very bytes that follow.
-    pub fn is_document(&self) -> bool {
-        match self {
-            Self::Object { kind, .. } => match kind {
-                ObjectKind::CommitMeta | ObjectKind::CommitTombstone => true,
-                ObjectKind::Commit
-                | ObjectKind::DirTree
-                | ObjectKind::DirMeta
-                | ObjectKind::FileZ => false,
-            },
-            Self::Config
-            | Self::Root(_)
-            | Self::Ref(_)
-            | Self::DeltaIndex { .. }
-            | Self::IndexSignature { .. } => true,
-            Self::Delta { .. } | Self::SubSummary { .. } | Self::SubSummaryDelta { .. } => false,
-        }
-    }
 }

@@ -8,7 +8,6 @@ use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::Protocol;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
