@@ -4,6 +4,7 @@
 //! whether this user gets at the files inside, and whether clients will find
 //! what they ask for first.
 
+use std::cmp::Reverse;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -154,14 +155,17 @@ fn check_access(repo: &Path) -> Vec<Finding> {
     shortened(repo, findings)
 }
 
-/// The first findings and how many more there are: they will have one cause.
+/// The gravest findings, and how many more there are.
 fn shortened(directory: &Path, mut findings: Vec<Finding>) -> Vec<Finding> {
     const MOST: usize = 10;
+    findings.sort_by_key(|finding| Reverse(finding.severity));
     if findings.len() > MOST {
-        let more = findings.len() - MOST;
-        findings.truncate(MOST);
-        let reason = format!("{more} more of this kind");
-        findings.push(Finding::error(directory, reason).remedy(open_up(directory)));
+        let rest = findings.split_off(MOST);
+        let reason = format!("{} more of this kind", rest.len());
+        findings.push(Finding {
+            severity: rest[0].severity,
+            ..Finding::note(directory, reason)
+        });
     }
     findings
 }

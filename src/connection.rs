@@ -216,6 +216,8 @@ impl Attendant {
         let connection = http1::Builder::new()
             // It bounds the request's header and what is read ahead of the socket.
             .max_buf_size(self.limits.header_size)
+            // A client that has said all it has to say may still listen.
+            .half_close(true)
             .serve_connection(transport, self.service());
         let deadlines = Deadlines::http1(&self.limits);
         self.attend(connection, deadlines).await
@@ -224,7 +226,7 @@ impl Attendant {
     async fn http2(self, transport: Transport) -> Result<(), Ended> {
         let connection = http2::Builder::new(TokioExecutor::new())
             // libostree has 8 requests under way, composefs 40 (client-contract 2.3).
-            .max_concurrent_streams(128)
+            .max_concurrent_streams(64)
             .max_header_list_size(u32::try_from(self.limits.header_size).unwrap_or(u32::MAX))
             // What a slow client makes this process hold for each stream.
             .max_send_buf_size(64 * 1024)

@@ -252,7 +252,9 @@ fn https_port(listeners: &[(Listener, Purpose)]) -> u16 {
 }
 
 /// Raises the limit of open files as far as it goes, and lowers the number of
-/// connections until each can have a socket and a file, with some to spare.
+/// connections until each can have a socket and a file, with some to spare. An
+/// HTTP/2 connection may have more large files under way; if they use up what
+/// there is, replies wait for descriptors.
 fn fit_into_descriptors(limits: Limits) -> Limits {
     /// For listeners, repositories, the log, and the runtime.
     const SPARE: u64 = 100;

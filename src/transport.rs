@@ -24,8 +24,8 @@ use crate::listener::Stream;
 pub struct Activity {
     requests_started: AtomicU64,
     requests_finished: AtomicU64,
-    /// Bytes of bodies that hyper took over.
-    body_bytes: AtomicU64,
+    /// Bytes of replies that were written, before encryption.
+    bytes_written: AtomicU64,
     /// Bytes of requests, and how many of them had come when the last request
     /// was understood.
     bytes_read: AtomicU64,
@@ -44,8 +44,11 @@ pub struct Counters {
     pub started: u64,
     /// Requests whose replies were taken over completely.
     pub finished: u64,
-    /// Bytes of bodies that have certainly reached the peer's kernel, give or
-    /// take what lies in this process: it grows if and only if the peer reads.
+    /// Bytes that were written and are not known to lie in this machine's
+    /// buffers still: in the long run, what the peer has taken.
+    ///
+    /// What hyper takes from bodies would not do. It takes up to 128 KiB ahead
+    /// for each HTTP/2 stream, and then, while a slow client reads that, nothing.
     pub delivered: u64,
     /// Whether bytes have come that belong to no request yet.
     pub partial_request: bool,
@@ -61,7 +64,7 @@ impl Activity {
         Counters {
             started: load(&self.requests_started),
             finished: load(&self.requests_finished),
-            delivered: load(&self.body_bytes).saturating_sub(load(&self.unacknowledged)),
+            delivered: load(&self.bytes_written).saturating_sub(load(&self.unacknowledged)),
             partial_request: load(&self.bytes_read) > load(&self.bytes_read_at_request),
             write_waits: self.write_waits.load(Ordering::Relaxed),
         }
@@ -92,7 +95,7 @@ impl Request {
     pub fn with_body(self, body: Body) -> Tracked {
         Tracked {
             body,
-            request: self,
+            _request: self,
         }
     }
 }
@@ -103,11 +106,11 @@ impl Drop for Request {
     }
 }
 
-/// A body that counts what is taken from it.
+/// The body of a request's reply; the request is finished when it is dropped.
 #[derive(Debug)]
 pub struct Tracked {
     body: Body,
-    request: Request,
+    _request: Request,
 }
 
 impl http_body::Body for Tracked {
@@ -118,12 +121,7 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame {
-            let len = frame.data_ref().map_or(0, |data| data.len() as u64);
-            Activity::add(&self.request.0.body_bytes, len);
-        }
-        Poll::Ready(frame)
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -163,6 +161,14 @@ impl Transport {
             stream: Layer::Tls(Box::new(stream)),
             activity,
         }
+    }
+
+    /// Passes the result of a write on, and counts its bytes.
+    fn counted(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &result {
+            Activity::add(&self.activity.bytes_written, *count as u64);
+        }
+        self.noted(result)
     }
 
     /// Passes a write's result on. One that has to wait is the moment to look
@@ -218,7 +224,7 @@ impl hyper::rt::Write for Transport {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = forward!(self, poll_write, cx, bytes);
-        self.noted(result)
+        self.counted(result)
     }
 
     fn poll_write_vectored(
@@ -227,7 +233,7 @@ impl hyper::rt::Write for Transport {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = forward!(self, poll_write_vectored, cx, slices);
-        self.noted(result)
+        self.counted(result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -139,9 +139,18 @@ impl Judge {
         }
     }
 
+    /// In a transfer only bytes count: a client could else keep any number of
+    /// stalled streams by asking for a trifle now and then. Between transfers
+    /// they count as well, for the end of an HTTP/2 reply may lie in h2's buffers
+    /// when its request is finished.
     fn made_headway(&self, counters: &Counters) -> bool {
-        counters.finished > self.mark.finished
-            || counters.delivered >= self.mark.delivered.saturating_add(HEADWAY)
+        let bytes = counters.delivered >= self.mark.delivered.saturating_add(HEADWAY);
+        let replies = counters.finished > self.mark.finished;
+        match self.phase {
+            Phase::Transfer => bytes,
+            Phase::Idle => bytes || replies,
+            Phase::Header => replies,
+        }
     }
 }
 
@@ -253,6 +262,17 @@ mod tests {
             );
             check(
                 both,
+                "takes the end of an answer out of h2's buffers",
+                &[
+                    (5, counters(1, 1, 100_000, false), Fine),
+                    (30, counters(1, 1, 110_000, false), Fine),
+                    (55, counters(1, 1, 120_000, false), Fine),
+                    (84, counters(1, 1, 120_000, false), Fine),
+                    (85, counters(1, 1, 120_000, false), Finish),
+                ],
+            );
+            check(
+                both,
                 "does not read",
                 &[
                     (1, counters(1, 0, 100_000, false), Fine),
@@ -293,14 +313,14 @@ mod tests {
             );
             check(
                 both,
-                "reads one stream, not the other",
+                "asks for trifles beside a stream that it does not read",
                 &[
                     (1, counters(2, 0, 100_000, false), Fine),
-                    (50, counters(3, 1, 100_010, false), Fine),
-                    (100, counters(3, 1, 100_010, false), Fine),
+                    (50, counters(3, 1, 100_100, false), Fine),
+                    (60, counters(5, 4, 100_200, false), Fine),
                     (
-                        110,
-                        counters(3, 1, 100_010, false),
+                        61,
+                        counters(6, 5, 100_300, false),
                         Abort("stalled_transfer"),
                     ),
                 ],

@@ -324,6 +324,52 @@ async fn a_stream_without_window_is_ended() {
     assert!(len < LARGE, "{error}");
 }
 
+/// hyper takes 128 KiB ahead for each stream. A client that takes its time to
+/// read those of eight streams, as many as libostree has, is slow, and not
+/// stalled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_http2_streams_are_not_cut_off() {
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(LARGE));
+    let server = server(&repo, "stalled_transfer = \"600ms\"");
+    let (mut sender, _connection) = connect_http2(&server, 16_384).await;
+    let mut bodies = Vec::new();
+    for _ in 0..8 {
+        let reply = sender.send_request(request(&path)).await.unwrap();
+        bodies.push(reply.into_body());
+    }
+    // Some 160 KB a second in all, several deadlines long.
+    let started = Instant::now();
+    let mut len = 0;
+    while started.elapsed() < Duration::from_secs(4) {
+        for body in &mut bodies {
+            let frame = body.frame().await.expect("more to come").unwrap();
+            len += frame.into_data().unwrap().len();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert!(len < 1_000_000, "that was not slow: {len}");
+}
+
+/// A client cannot keep streams that it does not read by asking for trifles.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trifles_do_not_keep_a_stalled_stream() {
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(LARGE));
+    let server = server(&repo, "stalled_transfer = \"500ms\"");
+    let (mut sender, connection) = connect_http2(&server, 1000).await;
+    let _stalled = sender.send_request(request(&path)).await.unwrap();
+    let started = Instant::now();
+    while sender.send_request(request("/repo/none")).await.is_ok() {
+        assert!(started.elapsed() < PATIENCE, "it goes on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    _ = tokio::time::timeout(PATIENCE, connection)
+        .await
+        .expect("the connection ends");
+    assert!(started.elapsed() >= Duration::from_millis(450));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_http2_connection_is_told_goodbye() {
     let repo = TestRepo::new();

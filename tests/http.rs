@@ -310,3 +310,47 @@ fn a_redirect_can_be_followed() {
     // Nothing is served where it came from.
     assert_eq!(client.get("/config").status, 308);
 }
+
+/// A client that has said all it has to say may close its side and still listen,
+/// as `nc -N` does.
+#[test]
+fn a_client_may_close_its_side() {
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(3_000_000));
+    let server = TestServer::of(&repo);
+    let mut socket = connect(server.http());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut reply = Vec::new();
+    socket.read_to_end(&mut reply).unwrap();
+    assert!(
+        reply.ends_with(&pattern(3_000_000)),
+        "{} bytes",
+        reply.len()
+    );
+}
+
+/// The copies of a document that many streams wait for would be many times its
+/// size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_document_is_not_kept_in_memory_for_each_stream() {
+    let repo = TestRepo::new();
+    let len = 20_000_000;
+    std::fs::write(repo.file("summary"), pattern(len)).unwrap();
+    let server = TestServer::of(&repo);
+    let mut sender = Sender::connect(&server, "h2").await;
+    let mut replies = Vec::new();
+    for _ in 0..50 {
+        let request = sender
+            .request("GET", "/repo/summary")
+            .body(RequestBody::default());
+        replies.push(sender.send(request.unwrap()).await.unwrap());
+    }
+    // Of 1 GB that was asked for, this process (which is the client, too, and
+    // grants windows of 16 MB) holds far less.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: u64 = rss.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kilobytes < 400_000, "{kilobytes} kB");
+}

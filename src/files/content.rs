@@ -207,6 +207,8 @@ fn read_at(
             }
         };
         match read {
+            // Linux 5.9 and 5.10 say so in the middle of a file (preadv2(2), BUGS).
+            Ok(0) if patience == Patience::Never => return Ok(None),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => filled += count,
             Err(Errno::INTR) => {}

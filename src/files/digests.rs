@@ -1,5 +1,6 @@
 //! Digests of large files, remembered as long as the files do not change.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quick_cache::sync::Cache;
@@ -12,7 +13,7 @@ use crate::resource::checksum::{Checksum, Hasher};
 /// The digests of files whose names do not tell them.
 #[derive(Debug)]
 pub struct Digests {
-    known: Cache<Identity, Checksum>,
+    known: Arc<Cache<Identity, Checksum>>,
 }
 
 impl Digests {
@@ -22,7 +23,7 @@ impl Digests {
     /// Knows none yet.
     pub fn new() -> Self {
         Self {
-            known: Cache::new(Self::CAPACITY),
+            known: Arc::new(Cache::new(Self::CAPACITY)),
         }
     }
 
@@ -46,14 +47,17 @@ impl Digests {
         if let Some(digest) = self.known.get(&identity) {
             return Ok(digest);
         }
-        let to_hash = file.clone();
-        let digest = tokio::task::spawn_blocking(move || hash(&to_hash))
-            .await
-            .map_err(|error| file.unreadable(error.into()))??;
-        if identity.settled_for(SETTLED_SECONDS, now()) {
-            self.known.insert(identity, digest);
-        }
-        Ok(digest)
+        let (known, to_hash) = (Arc::clone(&self.known), file.clone());
+        // Remembered by the thread that hashes: who asks may have lost patience
+        // with a large file, and is to find the digest when it asks again.
+        let work = tokio::task::spawn_blocking(move || {
+            let digest = hash(&to_hash)?;
+            if identity.settled_for(SETTLED_SECONDS, now()) {
+                known.insert(identity, digest);
+            }
+            Ok(digest)
+        });
+        work.await.map_err(|error| file.unreadable(error.into()))?
     }
 }
 
