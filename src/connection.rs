@@ -187,18 +187,14 @@ async fn converse(
             Some(reason) => Ended::Refused(reason),
             None => Ended::Failed(Box::new(error)),
         })?;
-    let protocol = stream.get_ref().1.alpn_protocol();
-    let is_http2 = protocol == Some(Protocol::Http2.name().as_bytes());
-    // A client without ALPN speaks HTTP/1.1.
-    if protocol.is_none() && !tls::speaks(&acceptor, Protocol::Http1) {
-        return Err(Ended::Failed(
-            "the client offers no protocol that is configured".into(),
-        ));
-    }
+    let protocol = tls::protocol(&acceptor, &stream);
     let transport = Transport::tls(stream, Arc::clone(&attendant.activity));
-    match is_http2 {
-        true => attendant.http2(transport).await,
-        false => attendant.http1(transport).await,
+    match protocol {
+        Some(Protocol::Http2) => attendant.http2(transport).await,
+        Some(Protocol::Http1) => attendant.http1(transport).await,
+        None => Err(Ended::Failed(
+            "the client offers no protocol that is configured".into(),
+        )),
     }
 }
 

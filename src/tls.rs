@@ -18,6 +18,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 pub use tokio_rustls::TlsAcceptor;
+pub use tokio_rustls::server::TlsStream;
 
 use crate::config::{Placed, Protocol, Tls};
 use crate::finding::{Finding, shell_word};
@@ -271,10 +272,15 @@ impl CertificateFacts {
     }
 }
 
-/// Whether a protocol is among those that are offered.
-pub fn speaks(acceptor: &TlsAcceptor, protocol: Protocol) -> bool {
-    let offered = &acceptor.config().alpn_protocols;
-    offered.iter().any(|it| it == protocol.name().as_bytes())
+/// What to speak after a handshake; `None` if the client offers nothing that is
+/// configured. A client without ALPN speaks HTTP/1.1.
+pub fn protocol<S>(acceptor: &TlsAcceptor, stream: &TlsStream<S>) -> Option<Protocol> {
+    let chosen = stream.get_ref().1.alpn_protocol();
+    let name = chosen.unwrap_or(Protocol::Http1.name().as_bytes());
+    let configured = &acceptor.config().alpn_protocols;
+    [Protocol::Http2, Protocol::Http1]
+        .into_iter()
+        .find(|it| it.name().as_bytes() == name && configured.iter().any(|it| it == name))
 }
 
 /// Why a client's certificate was refused, if that is why a handshake failed:

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
 
 use crate::http::Body;
 use crate::listener::Stream;
+use crate::tls::TlsStream;
 
 /// What happens on a connection, counted.
 #[derive(Debug, Default)]

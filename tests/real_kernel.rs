@@ -130,13 +130,15 @@ fn end_child(server: &mut Process) {
 #[test]
 fn old_kernels_and_system_call_filters_are_no_obstacle() {
     let repo = TestRepo::new();
-    let cases: [&[&str]; 4] = [
+    let cases: [&[&str]; 5] = [
         // Before Linux 5.6, and what filters answer.
         &["inject=openat2:error=ENOSYS"],
         &["inject=openat2:error=EPERM"],
         // File systems that cannot tell what is in memory.
         &["inject=preadv2:error=EOPNOTSUPP"],
         &["inject=openat2:error=ENOSYS", "inject=preadv2:error=ENOSYS"],
+        // Linux 5.9 and 5.10: a false end of file.
+        &["inject=preadv2:retval=0"],
     ];
     for faults in cases {
         let mut server = faulty(setup(&repo), faults);

@@ -104,12 +104,7 @@ fn pull_a_static_delta_between_commits() {
         let traffic = client.pull(&["--require-static-deltas", STABLE]);
         client.assert_holds(STABLE, TIP);
         let delta = "/repo/deltas/sT/TiEqa8V4CEVS+0uCpgCCtpZPye2TqWC5Uat50yLzA-sMFaYb8MNMygd7K3DHNE+crEV3a43_QnfIxgjyjtQGg";
-        for file in ["superblock", "0"] {
-            assert!(
-                traffic.asked_for(&format!("{delta}/{file}")),
-                "{traffic:#?}"
-            );
-        }
+        assert_used_delta(&traffic, delta);
     });
 }
 
@@ -122,13 +117,15 @@ fn pull_a_static_delta_from_nothing() {
         let traffic = client.pull(&["--require-static-deltas", STABLE]);
         client.assert_holds(STABLE, TIP);
         let delta = "/repo/deltas/sM/FaYb8MNMygd7K3DHNE+crEV3a43_QnfIxgjyjtQGg";
-        for file in ["superblock", "0"] {
-            assert!(
-                traffic.asked_for(&format!("{delta}/{file}")),
-                "{traffic:#?}"
-            );
-        }
+        assert_used_delta(&traffic, delta);
     });
+}
+
+fn assert_used_delta(traffic: &Traffic, delta: &str) {
+    for file in ["superblock", "0"] {
+        let path = format!("{delta}/{file}");
+        assert!(traffic.asked_for(&path), "{traffic:#?}");
+    }
 }
 
 #[test]

@@ -150,6 +150,15 @@ fn protocols_are_negotiated_as_configured() {
         );
         assert!(success && said.ends_with(version), "{options}: {said}");
     }
+    // Who offers nothing would speak HTTP/1.1, which is not configured here.
+    let h2 = Setup::new()
+        .repo("/repo", &repo.path())
+        .http2_only()
+        .start();
+    for (options, accepted) in [("", true), ("--no-alpn", false), ("--http1.1", false)] {
+        let (success, said) = curl(&h2, options);
+        assert_eq!(success, accepted, "{options}: {said}");
+    }
     let (_, said) = s_client(&both, "-alpn unknown");
     assert!(said.contains("no application protocol"), "{said}");
 }

@@ -173,6 +173,12 @@ impl Setup {
         self
     }
 
+    /// HTTP/2 alone over TLS.
+    pub fn http2_only(mut self) -> Self {
+        self.protocols = r#"["h2"]"#;
+        self
+    }
+
     /// A line of `[tls]`.
     pub fn tls(mut self, line: &str) -> Self {
         self.extra_tls += &format!("{line}\n");
