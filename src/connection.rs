@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::config::{Limits, Protocol};
 use crate::http::redirect::Redirect;
 use crate::http::{Reply, Service};
-use crate::listener::{AcceptError, Listener, Peer, Stream};
+use crate::listener::{self, AcceptError, Listener, Peer, Stream};
 use crate::tls::{self, TlsAcceptor};
 use crate::transport::{Activity, Request, Tracked, Transport};
 use crate::watchdog::{Deadlines, Verdict, Watchdog};
@@ -118,21 +118,23 @@ pub async fn serve(listener: Listener, purpose: Purpose, shared: Shared) {
             },
         }
     }
-    accept_backlog(&listener, &purpose, &shared).await;
+    accept_queued(&listener, &purpose, &shared);
 }
 
 /// Takes in who is in the kernel's queue already: closing the listener would
 /// reset them. They get their first answer, and then the goodbye. At a full
-/// server they have waited for that, so no slot is asked for. It takes a moment,
-/// in which the runtime hears of the last of them, and no longer: on a busy
-/// server somebody always comes.
-async fn accept_backlog(listener: &Listener, purpose: &Purpose, shared: &Shared) {
-    const MOMENT: Duration = Duration::from_millis(10);
-    let end = Instant::now() + MOMENT;
-    while Instant::now() < end {
-        match timeout_at(end, listener.accept()).await {
-            Ok(Ok((stream, peer))) => start(stream, peer, None, purpose, shared),
-            Ok(Err(_)) | Err(_) => break,
+/// server they have waited for that, so no slot is asked for. On a busy server
+/// somebody always comes, so the queue's length is the bound.
+fn accept_queued(listener: &Listener, purpose: &Purpose, shared: &Shared) {
+    for _ in 0..listener::BACKLOG {
+        match listener.accept_queued() {
+            Ok(Some((stream, peer))) => start(stream, peer, None, purpose, shared),
+            Ok(None) => break,
+            Err(error) if AcceptError::of(&error) == AcceptError::Peer => {}
+            Err(error) => {
+                tracing::error!(%error, "clients in the queue are reset");
+                break;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::Pin;
@@ -43,7 +43,7 @@ impl Drop for Listener {
 
 /// Connections that the kernel completes before they are accepted. The kernel
 /// lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: u16 = 4096;
 
 impl Listener {
     /// Binds. Needs a runtime around it.
@@ -82,9 +82,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Nothing is to wait for an acknowledgement (client-contract 2.3).
-                stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+                tcp(stream, address)
             }
             Socket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -92,6 +90,43 @@ impl Listener {
             }
         }
     }
+
+    /// A connection that the kernel's queue holds now; `None` if it is empty.
+    /// The kernel is asked itself: the runtime may not have heard yet of who
+    /// came last.
+    ///
+    /// # Errors
+    /// As accept(2).
+    pub fn accept_queued(&self) -> io::Result<Option<(Stream, Peer)>> {
+        let fd = match &self.socket {
+            Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Unix(listener) => listener.as_fd(),
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let accepted = match rustix::net::accept_with(fd, flags) {
+            Ok(accepted) => accepted,
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        match &self.socket {
+            Socket::Tcp(_) => {
+                let stream = TcpStream::from_std(accepted.into())?;
+                // Only who is gone again has no address.
+                let address = stream.peer_addr().map_err(|_| Errno::CONNABORTED)?;
+                tcp(stream, address).map(Some)
+            }
+            Socket::Unix(_) => {
+                let stream = UnixStream::from_std(accepted.into())?;
+                Ok(Some((Stream::Unix(stream), Peer::Unix)))
+            }
+        }
+    }
+}
+
+fn tcp(stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Peer)> {
+    // Nothing is to wait for an acknowledgement (client-contract 2.3).
+    stream.set_nodelay(true)?;
+    Ok((Stream::Tcp(stream), Peer::Tcp(address)))
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
@@ -108,7 +143,7 @@ fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
         rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
     }
     rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
+    rustix::net::listen(&socket, BACKLOG.into())?;
     Ok(socket)
 }
 

@@ -11,6 +11,7 @@ use common::client::{Client, connect};
 use common::{Setup, TestRepo, TestServer};
 use ostree_serve::config::{Address, Config};
 use ostree_serve::daemon::{Daemon, StartError};
+use ostree_serve::listener::{Listener, Peer};
 
 fn port(server: &TestServer, number: usize) -> u16 {
     match &server.addresses()[number] {
@@ -128,4 +129,25 @@ fn bad_repositories_and_certificates_keep_the_server_from_starting() {
         Err(StartError::Runtime(error)) => panic!("{error:#}"),
         Ok(_) => panic!("it starts"),
     }
+}
+
+/// A drain takes in who is in the kernel's queue. Where the machine is busy the
+/// runtime has not heard of them all, which once got clients reset.
+#[tokio::test(flavor = "current_thread")]
+async fn who_is_in_the_queue_is_found_there() {
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let Address::Tcp(address) = *listener.address() else {
+        panic!("{listener:?}");
+    };
+    // Nothing is awaited from here on, so the runtime hears of nobody.
+    let clients: Vec<_> = (0..50).map(|_| connect(address)).collect();
+    let mut let_in = Vec::new();
+    while let Some((_, peer)) = listener.accept_queued().unwrap() {
+        let_in.push(peer);
+    }
+    let expected: Vec<_> = clients
+        .iter()
+        .map(|client| Peer::Tcp(client.local_addr().unwrap()))
+        .collect();
+    assert_eq!(let_in, expected);
 }
