@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use ostree_serve::http::Service;
+use ostree_serve::repo::visitor::Visitor;
 use ostree_serve::routes::Routes;
 
 fn answers(criterion: &mut Criterion) {
@@ -28,7 +29,9 @@ fn answers(criterion: &mut Criterion) {
     let runtime = ostree_serve::daemon::runtime().unwrap();
 
     let tag = runtime.block_on(async {
-        let reply = service.answer(&request(&median, None)).await;
+        let reply = service
+            .answer(&request(&median, None), &Visitor::unknown())
+            .await;
         reply.headers()["etag"].to_str().unwrap().to_owned()
     });
     let cases = [
@@ -79,7 +82,7 @@ fn request(name: &str, tag: Option<&str>) -> Parts {
 
 /// The status of the reply, and the length of its body.
 async fn drain(service: &Service, head: &Parts) -> (StatusCode, usize) {
-    let reply = service.answer(head).await;
+    let reply = service.answer(head, &Visitor::unknown()).await;
     let status = reply.status();
     let mut body = reply.into_body();
     let mut len = 0;

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat};
 use rustix::io::Errno;
 
-use crate::config::{Address, Config, Mount, PublicName, Tls};
+use crate::config::{Address, Config, Mount, PublicName, RepoMount, Tls};
 use crate::files::{Cause, Directory, Links, Opened, Patience, Unreadable};
 use crate::finding::{Finding, shell_word};
 use crate::repo::Repo;
@@ -38,8 +38,8 @@ pub fn check(file: &Path) -> Vec<Finding> {
         findings.extend(check_tls(tls, config.listen.public_name.as_ref()));
     }
     findings.extend(check_plaintext(file, &config.listen.http));
-    for mount in &config.repos {
-        findings.extend(check_repo(mount));
+    for repo in &config.repos {
+        findings.extend(check_repo(repo));
     }
     for mount in &config.statics {
         findings.extend(check_statics(mount));
@@ -100,9 +100,10 @@ fn check_plaintext(file: &Path, addresses: &[Address]) -> Vec<Finding> {
     addresses.iter().filter(is_public).map(finding).collect()
 }
 
-fn check_repo(mount: &Mount) -> Vec<Finding> {
+fn check_repo(repo: &RepoMount) -> Vec<Finding> {
+    let mount = &repo.mount;
     let path = &mount.path.value;
-    if let Err(finding) = Repo::open(path) {
+    if let Err(finding) = Repo::open(path, repo.publishing.clone()) {
         return vec![finding];
     }
     let about = format!("an archive repository, served at {}", mount.prefix);

@@ -27,6 +27,7 @@ use crate::config::{Limits, Protocol};
 use crate::http::redirect::Redirect;
 use crate::http::{Reply, Service};
 use crate::listener::{self, AcceptError, Listener, Peer, Stream};
+use crate::repo::visitor::Visitor;
 use crate::tls::{self, TlsAcceptor};
 use crate::transport::{Activity, Request, Tracked, Transport};
 use crate::watchdog::{Deadlines, Verdict, Watchdog};
@@ -50,13 +51,13 @@ pub enum Answerer {
 }
 
 impl Answerer {
-    async fn answer(self, head: Parts, peer: Peer) -> Reply {
+    async fn answer(self, head: Parts, visitor: Arc<Visitor>) -> Reply {
         let reply = match self {
-            Self::Content(service) => service.answer(&head).await,
+            Self::Content(service) => service.answer(&head, &visitor).await,
             Self::Redirect(redirect) => redirect.answer(&head),
         };
         tracing::debug!(
-            %peer,
+            peer = %visitor,
             method = %head.method,
             path = head.uri.path(),
             status = reply.status().as_u16(),
@@ -170,7 +171,7 @@ async fn converse(
 ) -> Result<(), Ended> {
     let attendant = Attendant {
         answerer: purpose.answerer,
-        peer,
+        visitor: Arc::new(Visitor::new(peer, peer.ip())),
         activity: Arc::new(Activity::default()),
         limits,
         drain: Drain::new(drain),
@@ -203,7 +204,7 @@ async fn converse(
 /// Stays with a connection until it ends.
 struct Attendant {
     answerer: Answerer,
-    peer: Peer,
+    visitor: Arc<Visitor>,
     activity: Arc<Activity>,
     limits: Limits,
     drain: Drain,
@@ -242,11 +243,13 @@ impl Attendant {
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
-        let (answerer, peer, activity) =
-            (self.answerer.clone(), self.peer, Arc::clone(&self.activity));
+        let (answerer, visitor) = (self.answerer.clone(), Arc::clone(&self.visitor));
+        let activity = Arc::clone(&self.activity);
         service_fn(move |request: hyper::Request<Incoming>| {
             let tracker = Request::start(&activity);
-            let reply = answerer.clone().answer(request.into_parts().0, peer);
+            let reply = answerer
+                .clone()
+                .answer(request.into_parts().0, Arc::clone(&visitor));
             async move { Ok::<_, Infallible>(reply.await.map(|body| tracker.with_body(body))) }
         })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Prefix};
+use crate::config::{Config, Prefix, RepoMount};
 use crate::finding::Finding;
 use crate::repo::Repo;
 use crate::statics::Statics;
@@ -31,8 +31,8 @@ impl Routes {
     pub fn open(config: &Config) -> Result<Self, Vec<Finding>> {
         let mut findings = Vec::new();
         let mut sites = Vec::new();
-        for mount in &config.repos {
-            match Repo::open(&mount.path.value) {
+        for RepoMount { mount, publishing } in &config.repos {
+            match Repo::open(&mount.path.value, publishing.clone()) {
                 Ok(repo) => sites.push((mount.prefix.clone(), Site::Repo(Arc::new(repo)))),
                 Err(finding) => findings.push(finding),
             }

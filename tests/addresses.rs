@@ -7,12 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::in_process::{InProcess, one_of_each, repo_site, static_site};
+use common::in_process::{InProcess, as_files_lie, one_of_each, repo_site, static_site};
 use common::{TIP, TestRepo};
 use http::Method;
 use http::header::HOST;
 use ostree_serve::http::Service;
 use ostree_serve::repo::Repo;
+use ostree_serve::repo::visitor::Visitor;
 use ostree_serve::resource::path::{decode, file_path, parse};
 use ostree_serve::routes::{Routes, Site};
 use proptest::prelude::*;
@@ -235,7 +236,7 @@ fn guarded() -> (TestRepo, Arc<Repo>, Vec<String>) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, SECRET).unwrap();
     }
-    let opened = Arc::new(Repo::open(&repo.path()).unwrap());
+    let opened = Arc::new(Repo::open(&repo.path(), as_files_lie()).unwrap());
     (repo, opened, names.collect())
 }
 
@@ -336,7 +337,7 @@ fn nothing_outside_the_grammar_reaches_the_file_system() {
         let (head, ()) = request.into_parts();
         let before = repo.directory().opens();
         let body = runtime.block_on(async {
-            let reply = service.answer(&head).await;
+            let reply = service.answer(&head, &Visitor::unknown()).await;
             let body = http_body_util::BodyExt::collect(reply.into_body()).await;
             body.unwrap().to_bytes()
         });

@@ -32,7 +32,7 @@ pub struct Config {
     /// What a client may take.
     pub limits: Limits,
     /// The repositories.
-    pub repos: Vec<Mount>,
+    pub repos: Vec<RepoMount>,
     /// Directories of plain files.
     pub statics: Vec<Mount>,
 }
@@ -48,6 +48,8 @@ pub struct Listen {
     pub http: Vec<Address>,
     /// Reserved for status and metrics.
     pub admin: Address,
+    /// A Unix socket for `hold`, `release` and `status`.
+    pub control: PathBuf,
     /// What redirects name instead of the host that the client used.
     pub public_name: Option<PublicName>,
 }
@@ -135,8 +137,68 @@ pub struct Mount {
     pub path: Placed<PathBuf>,
 }
 
-/// A value, and where the operator wrote it.
+/// A repository, its prefix, and how it publishes.
 #[derive(Clone, Debug)]
+pub struct RepoMount {
+    /// Where it is, and where it is served.
+    pub mount: Mount,
+    /// How its publications are judged and noticed.
+    pub publishing: Publishing,
+}
+
+/// How the publications of a repository are judged and noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publishing {
+    /// Whether summaries, signatures and refs are served as whole generations.
+    /// If not, files are served as they lie.
+    pub coherent: bool,
+    /// Public keys that summaries have to be signed with; empty if any
+    /// signature that fits is good enough.
+    pub verify_keys: Vec<Placed<PathBuf>>,
+    /// How long a summary that lost its signature waits for a new one before it
+    /// is published without.
+    pub hold_unsigned: Duration,
+    /// How long refs that name commits which are not there wait for them before
+    /// they are published nevertheless.
+    pub hold_incomplete: Duration,
+    /// How long what was replaced or pruned is still served to clients that
+    /// began before.
+    pub grace: Duration,
+    /// How changes are noticed.
+    pub notice: Notice,
+    /// Time between two looks for changes that nobody told of.
+    pub poll: Duration,
+}
+
+impl Default for Publishing {
+    fn default() -> Self {
+        Self {
+            coherent: true,
+            verify_keys: Vec::new(),
+            // Whoever signs may have to type a passphrase.
+            hold_unsigned: Duration::from_secs(60),
+            // `ostree pull --mirror` writes the summary first and the objects
+            // after it (client-contract 3.1).
+            hold_incomplete: Duration::from_secs(15 * 60),
+            grace: Duration::from_secs(3600),
+            notice: Notice::Automatic,
+            poll: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How changes of a repository are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The kernel tells (inotify), where the file system can; looking now and
+    /// then is the safety net.
+    Automatic,
+    /// By looking now and then alone.
+    Poll,
+}
+
+/// A value, and where the operator wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed<T> {
     /// The value.
     pub value: T,

@@ -25,9 +25,9 @@ fn a_certificate_and_a_repository_suffice() {
     assert_eq!(config.listen.http, []);
     assert_eq!(config.listen.admin, "127.0.0.1:9443".parse().unwrap());
     assert_eq!(config.limits, Limits::default());
-    assert_eq!(config.repos[0].path.value, Path::new("/etc/x/repo"));
+    assert_eq!(config.repos[0].mount.path.value, Path::new("/etc/x/repo"));
     assert_eq!(
-        config.repos[0].path.place.to_string(),
+        config.repos[0].mount.path.place.to_string(),
         "/etc/x/serve.toml:5:8"
     );
 }
@@ -271,7 +271,7 @@ fn the_shipped_file_serves_the_whole_infrastructure() {
     let prefixes: Vec<String> = config
         .repos
         .iter()
-        .map(|it| it.prefix.to_string())
+        .map(|it| it.mount.prefix.to_string())
         .collect();
     assert_eq!(
         prefixes,

@@ -12,7 +12,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use toml::Spanned;
 
-use super::{Address, Config, Limits, Mount, Placed, Prefix, Protocol};
+use super::{
+    Address, Config, Limits, Mount, Notice, Placed, Prefix, Protocol, Publishing, RepoMount,
+};
 use crate::finding::{Finding, Place};
 use crate::resource::path::TOP_LEVEL_NAMES;
 
@@ -26,7 +28,7 @@ pub(super) struct File {
     #[serde(default)]
     limits: WrittenLimits,
     #[serde(default)]
-    repo: Vec<WrittenMount>,
+    repo: Vec<WrittenRepo>,
     #[serde(default, rename = "static")]
     statics: Vec<WrittenMount>,
 }
@@ -38,6 +40,7 @@ struct Listen {
     redirect: Vec<Spanned<String>>,
     http: Vec<Spanned<String>>,
     admin: Spanned<String>,
+    control: PathBuf,
     public_name: Option<Spanned<String>>,
 }
 
@@ -49,6 +52,7 @@ impl Default for Listen {
             redirect: vec![defaulted("[::]:8080")],
             http: Vec::new(),
             admin: defaulted("127.0.0.1:9443"),
+            control: "/run/ostree-serve/control.sock".into(),
             public_name: None,
         }
     }
@@ -106,6 +110,29 @@ impl WrittenLimits {
 struct WrittenMount {
     prefix: Spanned<String>,
     path: Spanned<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRepo {
+    prefix: Spanned<String>,
+    path: Spanned<PathBuf>,
+    coherent: Option<bool>,
+    #[serde(default)]
+    verify_keys: Vec<Spanned<PathBuf>>,
+    hold_unsigned: Option<Seconds>,
+    hold_incomplete: Option<Seconds>,
+    grace: Option<Seconds>,
+    notice: Option<WrittenNotice>,
+    poll: Option<Seconds>,
+}
+
+#[derive(Deserialize)]
+enum WrittenNotice {
+    #[serde(rename = "auto")]
+    Automatic,
+    #[serde(rename = "poll")]
+    Poll,
 }
 
 /// A number of connections.
@@ -214,18 +241,17 @@ impl Source<'_> {
         let mut findings = Vec::new();
         let tls = written.tls.map(|tls| self.tls(tls, &mut findings));
         let listen = self.listen(written.listen, tls.is_some(), &mut findings);
-        let repos = self.mounts(written.repo, &mut findings);
+        let repos = self.repos(written.repo, &mut findings);
         let statics = self.mounts(written.statics, &mut findings);
         self.judge_prefixes(&repos, &statics, &mut findings);
 
-        let bare = |mounts: Vec<PlacedMount>| mounts.into_iter().map(|it| it.mount).collect();
         match listen {
             Some(listen) if findings.is_empty() => Ok(Config {
                 listen,
                 tls,
                 limits: written.limits.or_default(),
-                repos: bare(repos),
-                statics: bare(statics),
+                repos: repos.into_iter().map(|(_, repo)| repo).collect(),
+                statics: statics.into_iter().map(|it| it.mount).collect(),
             }),
             _ => Err(findings),
         }
@@ -276,6 +302,7 @@ impl Source<'_> {
             redirect,
             http,
             admin: admin?,
+            control: self.absolute(&written.control),
             public_name,
         };
         self.judge_listeners(&listen, has_certificate, findings);
@@ -366,16 +393,49 @@ impl Source<'_> {
         written.into_iter().filter_map(mount).collect()
     }
 
+    fn repos(
+        &self,
+        written: Vec<WrittenRepo>,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<(Place, RepoMount)> {
+        let default = Publishing::default();
+        let seconds = |written: Option<Seconds>, default| written.map_or(default, |it| it.0);
+        let repo = |written: WrittenRepo| {
+            let mount = Mount {
+                prefix: self.parsed::<Prefix>(&written.prefix, findings)?,
+                path: self.path(&written.path),
+            };
+            let publishing = Publishing {
+                coherent: written.coherent.unwrap_or(default.coherent),
+                verify_keys: written.verify_keys.iter().map(|it| self.path(it)).collect(),
+                hold_unsigned: seconds(written.hold_unsigned, default.hold_unsigned),
+                hold_incomplete: seconds(written.hold_incomplete, default.hold_incomplete),
+                grace: seconds(written.grace, default.grace),
+                notice: match written.notice {
+                    None => default.notice,
+                    Some(WrittenNotice::Automatic) => Notice::Automatic,
+                    Some(WrittenNotice::Poll) => Notice::Poll,
+                },
+                poll: seconds(written.poll, default.poll),
+            };
+            let place = self.place(&written.prefix);
+            Some((place, RepoMount { mount, publishing }))
+        };
+        written.into_iter().filter_map(repo).collect()
+    }
+
     /// Longest-prefix matching makes nested prefixes possible; refused is what
     /// would hide something: the same prefix twice, a repository inside another
     /// one, or a directory in the place of one of a repository's own names.
     fn judge_prefixes(
         &self,
-        repos: &[PlacedMount],
+        repos: &[(Place, RepoMount)],
         statics: &[PlacedMount],
         findings: &mut Vec<Finding>,
     ) {
-        let all: Vec<&PlacedMount> = repos.iter().chain(statics).collect();
+        let repos: Vec<_> = repos.iter().map(|(place, it)| (place, &it.mount)).collect();
+        let statics = statics.iter().map(|it| (&it.place, &it.mount));
+        let all: Vec<_> = repos.iter().copied().chain(statics).collect();
         if all.is_empty() {
             findings.push(
                 Finding::error(
@@ -385,18 +445,18 @@ impl Source<'_> {
                 .remedy("add `[[repo]]` with `prefix` and `path`"),
             );
         }
-        for (number, later) in all.iter().enumerate() {
+        for (number, (place, later)) in all.iter().enumerate() {
             if all[..number]
                 .iter()
-                .any(|it| it.mount.prefix == later.mount.prefix)
+                .any(|(_, it)| it.prefix == later.prefix)
             {
-                let reason = format!("prefix `{}` is in use already", later.mount.prefix);
-                findings.push(Finding::error(later.place.clone(), reason));
+                let reason = format!("prefix `{}` is in use already", later.prefix);
+                findings.push(Finding::error((*place).clone(), reason));
             }
         }
-        for outer in repos {
-            for (number, inner) in all.iter().enumerate() {
-                let rest = match outer.mount.prefix.contains(&inner.mount.prefix) {
+        for (_, outer) in &repos {
+            for (number, (place, inner)) in all.iter().enumerate() {
+                let rest = match outer.prefix.contains(&inner.prefix) {
                     None | Some("") => continue,
                     Some(rest) => rest,
                 };
@@ -405,10 +465,10 @@ impl Source<'_> {
                 if is_repo || TOP_LEVEL_NAMES.contains(&first) {
                     let reason = format!(
                         "prefix `{}` overlaps the repository at `{}`",
-                        inner.mount.prefix, outer.mount.prefix
+                        inner.prefix, outer.prefix
                     );
                     findings.push(
-                        Finding::error(inner.place.clone(), reason)
+                        Finding::error((*place).clone(), reason)
                             .remedy("move one of them to a prefix beside the other"),
                     );
                 }

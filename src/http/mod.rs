@@ -8,6 +8,9 @@ pub mod range;
 pub mod redirect;
 pub mod response;
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Version};
@@ -17,6 +20,7 @@ pub use response::Reply;
 
 use crate::config::PublicName;
 use crate::files::{Content, Unreadable};
+use crate::repo::visitor::Visitor;
 use crate::repo::{Found, Repo};
 use crate::resource::path::{decode, parse};
 use crate::resource::{Freshness, Resource};
@@ -28,26 +32,39 @@ use response::{Audience, Refusal, Representation};
 /// Answers requests for content.
 #[derive(Debug)]
 pub struct Service {
-    routes: Routes,
+    routes: ArcSwap<Routes>,
 }
 
 impl Service {
     /// Answers from what these routes lead to.
     pub fn new(routes: Routes) -> Self {
-        Self { routes }
+        Self {
+            routes: ArcSwap::from_pointee(routes),
+        }
+    }
+
+    /// What it answers from.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
+    /// Answers from other routes; requests that began before keep theirs.
+    pub fn reroute(&self, routes: Routes) {
+        self.routes.store(Arc::new(routes));
     }
 
     /// The reply to a request. There is always one; what goes wrong on this
     /// side is logged here, and the client sees a status.
-    pub async fn answer(&self, head: &Parts) -> Reply {
+    pub async fn answer(&self, head: &Parts, visitor: &Visitor) -> Reply {
         let path = decode(head.uri.path());
-        let site = path.as_deref().and_then(|path| self.routes.find(path));
+        let routes = self.routes.load_full();
+        let site = path.as_deref().and_then(|path| routes.find(path));
         let audience = match (&path, site) {
             (Some(_), Some((Site::Statics(_), _)) | None) => Audience::Person,
             // What cannot be decoded may be meant for a repository.
             (Some(_), Some((Site::Repo(_), _))) | (None, _) => Audience::Client,
         };
-        let mut reply = match self.try_answer(head, site).await {
+        let mut reply = match self.try_answer(head, site, visitor).await {
             Ok(reply) => reply,
             Err(refusal) => response::refusal(refusal, audience),
         };
@@ -62,13 +79,14 @@ impl Service {
         &self,
         head: &Parts,
         site: Option<(&Site, &str)>,
+        visitor: &Visitor,
     ) -> Result<Reply, Refusal> {
         require_simple(head)?;
         let (representation, content) = match site {
             None => return Err(Refusal::NotFound),
             Some((Site::Repo(repo), rest)) => {
                 let resource = parse(rest).ok_or(Refusal::NotFound)?;
-                represent(repo, &resource).await?
+                represent(repo, &resource, visitor).await?
             }
             Some((Site::Statics(statics), rest)) => represent_static(statics, rest).await?,
         };
@@ -141,8 +159,9 @@ fn has_body(head: &Parts) -> bool {
 async fn represent(
     repo: &Repo,
     resource: &Resource<'_>,
+    visitor: &Visitor,
 ) -> Result<(Representation, Content), Refusal> {
-    let found = repo.lookup(resource).await.map_err(logged)?;
+    let found = repo.lookup(resource, visitor).await.map_err(logged)?;
     let Found { content, digest } = found.ok_or(Refusal::NotFound)?;
     let tag = EntityTag::new(resource.identity(), digest, content.len());
     let representation = Representation {

@@ -3,6 +3,9 @@
 //!
 //! HTTP is not known here; [`crate::http`] makes validators of these facts.
 
+pub mod status;
+pub mod visitor;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,17 +13,21 @@ use bytes::Bytes;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::config::Publishing;
 use crate::files::{self, Cause, Content, Digests, Directory, Links, Unreadable};
 use crate::finding::{Finding, shell_word};
 use crate::format::repo_config::RepoConfig;
 use crate::resource::path::file_path;
 use crate::resource::{Checksum, Identity, Resource};
+use status::{Hold, Status};
+use visitor::Visitor;
 
 /// A repository that is being served.
 #[derive(Debug)]
 pub struct Repo {
     directory: Arc<Directory>,
     digests: Digests,
+    publishing: Publishing,
 }
 
 /// What was found for a resource.
@@ -38,7 +45,7 @@ impl Repo {
     ///
     /// # Errors
     /// Why it cannot be served, and what to do.
-    pub fn open(path: &Path) -> Result<Self, Finding> {
+    pub fn open(path: &Path, publishing: Publishing) -> Result<Self, Finding> {
         let directory = Directory::open(path).map_err(|error| {
             let remedy = match error.cause {
                 Cause::Errno(Errno::NOENT) => {
@@ -52,18 +59,19 @@ impl Repo {
             let reason = format!("the repository cannot be opened: {}", error.cause);
             Finding::error(path, reason).remedy(remedy)
         })?;
-        Self::from_directory(directory)
+        Self::from_directory(directory, publishing)
     }
 
     /// Takes over an open directory; as [`Repo::open`].
     ///
     /// # Errors
     /// As [`Repo::open`].
-    pub fn from_directory(directory: Directory) -> Result<Self, Finding> {
+    pub fn from_directory(directory: Directory, publishing: Publishing) -> Result<Self, Finding> {
         let path = directory.path().to_owned();
         let repo = Self {
             directory: Arc::new(directory),
             digests: Digests::new(),
+            publishing,
         };
         let text = match repo.read_config_blocking() {
             Ok(Some(text)) => text,
@@ -87,6 +95,44 @@ impl Repo {
         Ok(repo)
     }
 
+    /// Freezes it at the generation that is served now. A second hold replaces
+    /// the first one's reason and keeps the frozen generation.
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn hold(&self, _hold: Hold) -> Result<(), String> {
+        Err("not yet".into())
+    }
+
+    /// Ends a hold, and gives it; `None` if there was none.
+    pub fn release(&self) -> Option<Hold> {
+        None
+    }
+
+    /// The hold and the frozen generation, for [`Repo::restore`]; `None` if it
+    /// is not held.
+    pub fn frozen(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Goes on with a hold of a process before this one.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn restore(&self, _frozen: &[u8]) -> Result<(), String> {
+        Err("not yet".into())
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        Status::default()
+    }
+
+    /// How it was configured.
+    pub fn publishing(&self) -> &Publishing {
+        &self.publishing
+    }
+
     /// The directory that everything is opened beneath.
     pub fn directory(&self) -> &Directory {
         &self.directory
@@ -96,7 +142,11 @@ impl Repo {
     ///
     /// # Errors
     /// Why a file that is there cannot be served.
-    pub async fn lookup(&self, resource: &Resource<'_>) -> Result<Option<Found>, Unreadable> {
+    pub async fn lookup(
+        &self,
+        resource: &Resource<'_>,
+        _visitor: &Visitor,
+    ) -> Result<Option<Found>, Unreadable> {
         let name = file_path(resource);
         let links = match resource {
             // An alias is a link inside refs/ (`ostree refs --alias`).

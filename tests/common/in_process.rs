@@ -9,8 +9,10 @@ use http::header::{
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
+use ostree_serve::config::Publishing;
 use ostree_serve::http::Service;
 use ostree_serve::repo::Repo;
+use ostree_serve::repo::visitor::Visitor;
 use ostree_serve::routes::{Routes, Site};
 use ostree_serve::statics::Statics;
 use tokio::runtime::Runtime;
@@ -46,9 +48,17 @@ impl Answer {
     }
 }
 
-/// A repository at its directory.
+/// A repository at its directory, its files as they lie.
 pub fn repo_site(repo: &TestRepo) -> Site {
-    Site::Repo(Arc::new(Repo::open(&repo.path()).unwrap()))
+    Site::Repo(Arc::new(Repo::open(&repo.path(), as_files_lie()).unwrap()))
+}
+
+/// No generations: what a test puts into a repository is there at once.
+pub fn as_files_lie() -> Publishing {
+    Publishing {
+        coherent: false,
+        ..Publishing::default()
+    }
 }
 
 /// A directory of plain files.
@@ -102,7 +112,11 @@ impl InProcess {
     pub fn ask_as_it_is(&self, request: Request<()>) -> Answer {
         let (head, ()) = request.into_parts();
         let answer = self.runtime.block_on(async {
-            let (reply, body) = self.service.answer(&head).await.into_parts();
+            let (reply, body) = self
+                .service
+                .answer(&head, &Visitor::unknown())
+                .await
+                .into_parts();
             Answer {
                 status: reply.status.as_u16(),
                 headers: reply.headers,
