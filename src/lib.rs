@@ -39,7 +39,8 @@
 //! - [`routes`], [`statics`], [`repo`];
 //! - [`resource`]: all that an archive repository can be asked for;
 //! - [`mod@format`]: reading what ostree wrote;
-//! - [`files`]: opening and reading, confined and without stalling.
+//! - [`files`]: opening and reading, confined and without stalling;
+//! - [`watch`]: noticing that files changed.
 //!
 //! # Who does not know what
 //!
@@ -51,7 +52,7 @@
 //! - [`http`] knows no sockets and no TLS, so that tests and benchmarks can call
 //!   [`http::Service::answer`] with nothing around it.
 //! - Only [`connection`] knows both a socket and HTTP. Only [`tls`] names
-//!   rustls.
+//!   rustls, and only [`watch`] notify.
 //! - Every name that is opened in a repository comes from
 //!   [`resource::path::file_path`], never from request text, and is opened
 //!   beneath a directory descriptor that was opened once.
@@ -89,3 +90,4 @@ pub mod repo;
 pub mod resource;
 pub mod routes;
 pub mod statics;
+pub mod watch;

@@ -1,0 +1,225 @@
+//! Which directories tell of a change of what is watched, and by which names.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+
+use super::Target;
+
+/// What a repository's root holds that clients or the judge of publications
+/// read. ostree writes to `.lock` last (client-contract 4.3). All else there,
+/// `objects` and `tmp` above all, changes without end and says nothing.
+const ROOT: [&str; 8] = [
+    "summary",
+    "summary.sig",
+    "summary.idx",
+    "summary.idx.sig",
+    "config",
+    "refs",
+    "summaries",
+    ".lock",
+];
+
+/// So many symbolic links are followed, as the kernel does.
+const LINKS: usize = 40;
+
+/// The directories to watch. Two plans are equal if watches for one are watches
+/// for the other.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// By their paths, which are absolute and without symbolic links.
+    pub(super) directories: BTreeMap<PathBuf, Watched>,
+    /// Those whose file system must tell of changes.
+    pub(super) homes: Vec<PathBuf>,
+}
+
+/// A directory to watch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Watched {
+    identity: Identity,
+    interest: Interest,
+    /// Whether there is no noticing changes without it. Of the others, which
+    /// only lead to it, the interval notices changes too.
+    pub(super) needed: bool,
+}
+
+/// Which of a directory's entries matter.
+#[derive(Debug, PartialEq, Eq)]
+enum Interest {
+    All,
+    Names(BTreeSet<OsString>),
+}
+
+/// Which directory it is. The mount tells a file system that was unmounted and
+/// mounted again, which has lost its watches, from one that was not.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    mount: u64,
+}
+
+impl Identity {
+    /// `None` if it is no directory, or not to be reached.
+    fn of(path: &Path) -> Option<Self> {
+        /// `STATX_MNT_ID_UNIQUE`: a number that is not used again. Kernels
+        /// before 6.8 ignore it and give one that may be.
+        const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | UNIQUE;
+        let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
+        let file_type = FileType::from_raw_mode(found.stx_mode.into());
+        (file_type == FileType::Directory).then_some(Self {
+            device: (found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            mount: found.stx_mnt_id,
+        })
+    }
+}
+
+impl Plan {
+    /// The plan for what is there now.
+    pub(super) fn of(target: &Target) -> Self {
+        let mut plan = Self::default();
+        match target {
+            Target::Repository(path) => plan.repository(path),
+            Target::Files(paths) => paths.iter().for_each(|path| plan.file(path)),
+        }
+        plan
+    }
+
+    /// Whether a change of `path` matters: of a directory itself, or of one of
+    /// its entries that is of interest.
+    pub(super) fn concerns(&self, path: &Path) -> bool {
+        if self.directories.contains_key(path) {
+            return true;
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return false;
+        };
+        match self.directories.get(parent).map(|it| &it.interest) {
+            None => false,
+            Some(Interest::All) => true,
+            Some(Interest::Names(names)) => names.contains(name),
+        }
+    }
+
+    fn repository(&mut self, path: &Path) {
+        let Some(root) = self.follow(path) else {
+            return;
+        };
+        self.names(&root, ROOT.map(OsStr::new), true);
+        self.tree(root.join("refs"));
+        self.tree(root.join("summaries"));
+        self.homes.push(root);
+    }
+
+    fn file(&mut self, path: &Path) {
+        let end = self.follow(path);
+        let Some((directory, name)) = end
+            .as_deref()
+            .and_then(|it| it.parent().zip(it.file_name()))
+        else {
+            return;
+        };
+        self.names(directory, [name], true);
+        self.homes.push(directory.to_owned());
+    }
+
+    /// Goes to `path` as the kernel does, and watches on the way each symbolic
+    /// link, the last name, and the first that is missing. Gives the path
+    /// without links if all of it is there.
+    fn follow(&mut self, path: &Path) -> Option<PathBuf> {
+        let path = std::path::absolute(path).ok()?;
+        let mut todo: VecDeque<OsString> = parts(&path).collect();
+        let mut at = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(part) = todo.pop_front() {
+            match Path::new(&part).components().next() {
+                Some(Component::RootDir) => at = PathBuf::from("/"),
+                Some(Component::ParentDir) => _ = at.pop(),
+                Some(Component::Normal(name)) => match fs::read_link(at.join(name)) {
+                    Ok(target) => {
+                        self.names(&at, [name], false);
+                        links += 1;
+                        if links > LINKS {
+                            return None;
+                        }
+                        parts(&target).rev().for_each(|it| todo.push_front(it));
+                    }
+                    // It is there, and no link.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                        if todo.is_empty() {
+                            self.names(&at, [name], false);
+                        }
+                        at.push(name);
+                    }
+                    Err(_) => {
+                        self.names(&at, [name], false);
+                        return None;
+                    }
+                },
+                Some(Component::CurDir | Component::Prefix(_)) | None => {}
+            }
+        }
+        Some(at)
+    }
+
+    /// A directory with all below. Links to directories are not followed: an
+    /// alias of a ref leads to another ref of the same repository.
+    fn tree(&mut self, top: PathBuf) {
+        let mut todo = vec![top];
+        while let Some(directory) = todo.pop() {
+            let Some(identity) = Identity::of(&directory) else {
+                continue;
+            };
+            // Who may not list a directory may not watch it either, and that
+            // fails loudly.
+            let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+            todo.extend(
+                entries
+                    .filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()))
+                    .map(|entry| entry.path()),
+            );
+            let watched = Watched {
+                identity,
+                interest: Interest::All,
+                needed: true,
+            };
+            self.directories.insert(directory, watched);
+        }
+    }
+
+    /// These names in a directory. If it has just vanished, the directory above
+    /// or the next plan tells.
+    fn names<'n>(
+        &mut self,
+        directory: &Path,
+        names: impl IntoIterator<Item = &'n OsStr>,
+        needed: bool,
+    ) {
+        let Some(identity) = Identity::of(directory) else {
+            return;
+        };
+        let watched = self
+            .directories
+            .entry(directory.to_owned())
+            .or_insert(Watched {
+                identity,
+                interest: Interest::Names(BTreeSet::new()),
+                needed,
+            });
+        watched.needed |= needed;
+        if let Interest::Names(known) = &mut watched.interest {
+            known.extend(names.into_iter().map(OsStr::to_owned));
+        }
+    }
+}
+
+/// The components of a path, to be walked one by one.
+fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    path.components().map(|it| it.as_os_str().to_owned())
+}
