@@ -212,3 +212,15 @@ Press Ctrl-C to stop. Everything is in {} and goes with it.
         directory.display()
     )
 }
+
+/// A file of the repository, for tests.
+#[cfg(test)]
+pub(crate) fn file(name: &str) -> Vec<u8> {
+    let mut archive = tar::Archive::new(REPOSITORY);
+    let is_it = |entry: &tar::Entry<'_, _>| *entry.path_bytes() == *name.as_bytes();
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let mut entry = entries.find(is_it).expect(name);
+    let mut data = Vec::new();
+    io::Read::read_to_end(&mut entry, &mut data).unwrap();
+    data
+}
