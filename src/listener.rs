@@ -66,7 +66,10 @@ impl Listener {
                 })
             }
             Address::Unix(path) => Ok(Self {
-                socket: bind_unix(path).with_context(|| format!("cannot listen at {address}"))?,
+                // Who may connect is decided by the directory that it is in.
+                socket: bind_unix(path, 0o666)
+                    .map(Socket::Unix)
+                    .with_context(|| format!("cannot listen at {address}"))?,
                 address: address.clone(),
             }),
         }
@@ -147,7 +150,11 @@ fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path) -> anyhow::Result<Socket> {
+/// Listens at a Unix socket with these permissions. Needs a runtime around it.
+///
+/// # Errors
+/// What the system says, or that another process listens there.
+pub(crate) fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
     // What a process left behind that was killed. Only a socket that nobody
     // listens at is in the way and without worth.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
@@ -164,9 +171,8 @@ fn bind_unix(path: &Path) -> anyhow::Result<Socket> {
         }
     }
     let listener = UnixListener::bind(path)?;
-    // Who may connect is decided by the directory that it is in.
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o666))?;
-    Ok(Socket::Unix(listener))
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+    Ok(listener)
 }
 
 fn advice(errno: Errno, address: SocketAddr) -> String {

@@ -55,6 +55,14 @@ impl Routes {
         Self { sites }
     }
 
+    /// The repositories and their prefixes, longest prefix first.
+    pub fn repos(&self) -> impl Iterator<Item = (&Prefix, &Arc<Repo>)> {
+        self.sites.iter().filter_map(|(prefix, site)| match site {
+            Site::Repo(repo) => Some((prefix, repo)),
+            Site::Statics(_) => None,
+        })
+    }
+
     /// The site with the longest prefix of a decoded path, and what follows the
     /// prefix.
     pub fn find<'p>(&self, path: &'p str) -> Option<(&Site, &'p str)> {

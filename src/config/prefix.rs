@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A URL path prefix of whole segments, such as `/repo/flatpak`, or `/`.
 ///
 /// It is compared with decoded paths, so it is written decoded as well.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Prefix(
     /// Without the slash at the end: `/` is kept as the empty string.
     String,
@@ -70,6 +73,20 @@ impl FromStr for Prefix {
             }
         }
         Ok(Self(format!("/{segments}")))
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
     }
 }
 
