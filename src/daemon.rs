@@ -43,6 +43,7 @@ impl From<anyhow::Error> for StartError {
 pub struct Daemon {
     listeners: Vec<(Listener, Purpose)>,
     limits: Limits,
+    service: Arc<Service>,
 }
 
 /// How the serving ended.
@@ -75,8 +76,18 @@ impl Daemon {
                     .into());
             }
         };
-        let listeners = bind(config, acceptor, Arc::new(Service::new(routes)))?;
-        Ok(Self { listeners, limits })
+        let service = Arc::new(Service::new(routes));
+        let listeners = bind(config, acceptor, Arc::clone(&service))?;
+        Ok(Self {
+            listeners,
+            limits,
+            service,
+        })
+    }
+
+    /// What answers for the content.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
     }
 
     /// Where it listens, in the order of the configuration: HTTPS, plaintext,

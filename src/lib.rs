@@ -31,6 +31,8 @@
 //! - [`daemon`]: start-up and shutdown, as lists of named steps;
 //! - [`check`]: everything that can be validated without serving;
 //! - [`demo`]: a built-in repository to try clients with;
+//! - [`control`]: the brake, and how everything stands, by a Unix socket;
+//! - [`systemd`]: what the service manager is told, and what it keeps;
 //! - [`logging`]: the log.
 //!
 //! The way of a request, and back:
@@ -72,9 +74,11 @@ pub mod config;
 pub mod finding;
 
 pub mod check;
+pub mod control;
 pub mod daemon;
 pub mod demo;
 pub mod logging;
+pub mod systemd;
 
 pub mod connection;
 pub mod listener;

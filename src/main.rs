@@ -4,18 +4,25 @@ use std::fmt::Display;
 use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand};
-use ostree_serve::config::{Config, DEFAULT_FILE};
+use ostree_serve::config::{Config, DEFAULT_FILE, Prefix};
+use ostree_serve::control::brakes::Brakes;
+use ostree_serve::control::text::Text;
+use ostree_serve::control::{self, Reason, Reply, Request};
 use ostree_serve::daemon::{self, Daemon, EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, StartError};
 use ostree_serve::finding::{Finding, Severity};
+use ostree_serve::systemd::Manager;
 use ostree_serve::{check, demo, logging};
 
 /// Serves OSTree archive repositories over HTTPS, read-only.
 ///
 /// Runs in the foreground until SIGTERM or SIGINT, then lets transfers finish;
 /// a second signal ends it at once. Exit codes: 0 clean, 1 failure while
-/// running, 64 wrong command line, 78 wrong configuration.
+/// running, or a running server that cannot be reached or refuses, 64 wrong
+/// command line, 78 wrong configuration.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -40,6 +47,36 @@ enum Command {
     /// user may read everything:
     /// `runuser -u ostree-serve -- ostree-serve check`.
     Check(Source),
+    /// The brake: clients keep getting what they get now, whatever is published.
+    ///
+    /// It counts until `release`. Machines that have updated already are not
+    /// rolled back.
+    Hold {
+        /// Where the repository is served, as in the configuration.
+        prefix: Prefix,
+        /// Why, in one line, for whoever finds the hold.
+        #[arg(long, value_name = "TEXT")]
+        reason: Reason,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Ends a hold: what is new is published again.
+    Release {
+        /// Where the repository is served, as in the configuration.
+        prefix: Prefix,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Says how the running server and its repositories stand.
+    Status {
+        /// Only the repository that is served there.
+        prefix: Option<Prefix>,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        source: Source,
+    },
     /// Serves a small built-in repository on this machine, to try clients with.
     Demo,
 }
@@ -56,19 +93,75 @@ fn main() -> ExitCode {
     match cli.command {
         None => finish(run(&cli.source)),
         Some(Command::Check(source)) => report(&check::check(&source.config), &source),
+        Some(Command::Hold {
+            prefix,
+            reason,
+            source,
+        }) => ask(&source, &Request::Hold { prefix, reason }, false),
+        Some(Command::Release { prefix, source }) => {
+            ask(&source, &Request::Release { prefix }, false)
+        }
+        Some(Command::Status {
+            prefix,
+            json,
+            source,
+        }) => ask(&source, &Request::Status { prefix }, json),
         Some(Command::Demo) => finish(demo::run()),
     }
 }
 
 fn run(source: &Source) -> Result<(), StartError> {
     logging::start();
+    // SAFETY: logging starts no thread, so there is only this one; and nothing
+    // here uses a descriptor that it did not open.
+    let (manager, inherited) = unsafe { Manager::inherit() };
     let config = Config::load(&source.config)?;
     daemon::block_on(async {
         let daemon = Daemon::start(&config)?;
+        let brakes = Arc::new(Brakes::restored(daemon.service(), manager, inherited));
+        let _control = control::server::start(&config.listen.control, Arc::clone(&brakes))?;
         let shutdown = daemon::termination(|| {})?;
-        daemon.run(shutdown).await;
+        manager.ready();
+        brakes.announce();
+        let told = async {
+            shutdown.await;
+            manager.stopping();
+        };
+        daemon.run(told).await;
         Ok(())
     })
+}
+
+/// Asks the running server.
+fn ask(source: &Source, request: &Request, json: bool) -> ExitCode {
+    let config = match Config::load(&source.config) {
+        Ok(config) => config,
+        Err(findings) => return finish(Err(findings.into())),
+    };
+    let reply = match control::client::ask(&config.listen.control, &source.config, request) {
+        Ok(reply) => reply,
+        Err(error) => return finish(Err(error.into())),
+    };
+    let now = SystemTime::now();
+    let text = Text { reply: &reply, now };
+    match &reply {
+        Reply::Refused(_) => {
+            say(&mut stderr(), format_args!("ostree-serve: {text}"));
+            code(EXIT_RUNTIME)
+        }
+        Reply::Status(report) if json => match serde_json::to_string_pretty(report) {
+            Ok(report) => {
+                say(&mut stdout(), report);
+                ExitCode::SUCCESS
+            }
+            Err(error) => finish(Err(StartError::Runtime(error.into()))),
+        },
+        Reply::Held(_) | Reply::Released(_) | Reply::Status(_) => {
+            // The text ends its own lines.
+            _ = write!(stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+    }
 }
 
 fn finish(result: Result<(), StartError>) -> ExitCode {

@@ -1,0 +1,396 @@
+//! What holds, releases and reports: the repositories, and what the service
+//! manager keeps for them. Nothing here knows sockets.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use super::{Held, Lasting, Reason, Refused, Released, Reply, Report, Repository, Request};
+use crate::config::Prefix;
+use crate::finding::shell_word;
+use crate::http::Service;
+use crate::repo::Repo;
+use crate::repo::status::{Hold, Obstacle, Status};
+use crate::systemd::{self, Inherited, Keeps, Manager, hold_name};
+
+/// Something with a brake: a [`Repo`], or what plays one in tests.
+pub trait Brake: Send + Sync {
+    /// As [`Repo::hold`].
+    ///
+    /// # Errors
+    /// As there.
+    fn hold(&self, hold: Hold) -> Result<(), String>;
+    /// As [`Repo::release`].
+    fn release(&self) -> Option<Hold>;
+    /// As [`Repo::frozen`].
+    fn frozen(&self) -> Option<Vec<u8>>;
+    /// As [`Repo::restore`].
+    ///
+    /// # Errors
+    /// As there.
+    fn restore(&self, frozen: &[u8]) -> Result<(), String>;
+    /// As [`Repo::status`].
+    fn status(&self) -> Status;
+}
+
+impl Brake for Repo {
+    fn hold(&self, hold: Hold) -> Result<(), String> {
+        self.hold(hold)
+    }
+
+    fn release(&self) -> Option<Hold> {
+        self.release()
+    }
+
+    fn frozen(&self) -> Option<Vec<u8>> {
+        self.frozen()
+    }
+
+    fn restore(&self, frozen: &[u8]) -> Result<(), String> {
+        self.restore(frozen)
+    }
+
+    fn status(&self) -> Status {
+        self.status()
+    }
+}
+
+/// All that is served now; it may be something else after a reload.
+pub trait Served: Send + Sync {
+    /// What has a brake, and where it is served.
+    fn brakes(&self) -> Vec<(Prefix, Arc<dyn Brake>)>;
+}
+
+impl Served for Service {
+    fn brakes(&self) -> Vec<(Prefix, Arc<dyn Brake>)> {
+        self.routes()
+            .repos()
+            .map(|(prefix, repo)| (prefix.clone(), Arc::clone(repo) as Arc<dyn Brake>))
+            .collect()
+    }
+}
+
+/// The brakes of everything that is served.
+pub struct Brakes {
+    served: Arc<dyn Served>,
+    manager: Manager,
+    /// One at a time holds or releases, so that the repositories and what is kept
+    /// of them agree. Reports do not wait for it: the service manager may be slow.
+    turn: Mutex<()>,
+    /// What the service manager keeps, by name; locked for a moment only.
+    kept: Mutex<BTreeMap<String, Kept>>,
+    started: (SystemTime, Instant),
+}
+
+/// A hold that the service manager keeps.
+struct Kept {
+    since: String,
+    /// Why it does not count all the same.
+    broken: Option<String>,
+}
+
+impl Brakes {
+    /// The brakes of what is served, as they were in the process before this one.
+    pub fn restored(served: Arc<dyn Served>, manager: Manager, inherited: Vec<Inherited>) -> Self {
+        let this = Self {
+            served,
+            manager,
+            turn: Mutex::default(),
+            kept: Mutex::default(),
+            started: (SystemTime::now(), Instant::now()),
+        };
+        this.restore(inherited);
+        this
+    }
+
+    fn restore(&self, inherited: Vec<Inherited>) {
+        let brakes = self.served.brakes();
+        let mut kept = lock(&self.kept);
+        for Inherited { name, descriptor } in inherited {
+            if !name.starts_with(systemd::HOLD) {
+                tracing::warn!(
+                    name,
+                    remedy = "start it without Sockets=; it opens its sockets itself",
+                    "a descriptor that the service manager passed has no use here"
+                );
+                continue;
+            }
+            // Should there be two of a name, one that counts is enough.
+            if kept.get(&name).is_some_and(|it| it.broken.is_none()) {
+                continue;
+            }
+            let brake = brakes.iter().find(|(prefix, _)| hold_name(prefix) == name);
+            let broken = match brake {
+                Some((prefix, brake)) => systemd::unseal(descriptor)
+                    .and_then(|frozen| brake.restore(&frozen))
+                    .map(|()| log_restored(prefix, &brake.status()))
+                    .inspect_err(|error| log_broken(prefix, error))
+                    .err(),
+                None => {
+                    log_orphan(&name);
+                    None
+                }
+            };
+            let since = timestamp(self.started.0);
+            kept.insert(name, Kept { since, broken });
+        }
+    }
+
+    /// Does what is asked for, for this user. May wait for disks and for the
+    /// service manager.
+    pub fn carry_out(&self, request: Request, by: &str) -> Reply {
+        let result = match request {
+            Request::Hold { prefix, reason } => self.hold(&prefix, &reason, by).map(Reply::Held),
+            Request::Release { prefix } => self.release(&prefix, by).map(Reply::Released),
+            Request::Status { prefix } => self.report(prefix.as_ref()).map(Reply::Status),
+        };
+        result.unwrap_or_else(Reply::Refused)
+    }
+
+    fn hold(&self, prefix: &Prefix, reason: &Reason, by: &str) -> Result<Held, Refused> {
+        let _turn = lock(&self.turn);
+        let brake = self.find(prefix)?;
+        let before = brake.status().held;
+        let hold = Hold {
+            reason: reason.to_string(),
+            by: by.to_owned(),
+            since: timestamp(SystemTime::now()),
+        };
+        brake.hold(hold).map_err(|error| {
+            Refused::new(
+                format!("{prefix} cannot be held: {error}"),
+                format!(
+                    "see what stands in the way: ostree-serve status {}",
+                    word(prefix)
+                ),
+            )
+        })?;
+        if let Some(kept) = lock(&self.kept).get_mut(&hold_name(prefix)) {
+            // It is held now, whatever was lost before.
+            kept.broken = None;
+        }
+        let lasting = self.keep(prefix, &*brake);
+        tracing::warn!(
+            %prefix, by, %reason, lasting = ?lasting,
+            "held: nothing newer is published until it is released"
+        );
+        self.announce();
+        Ok(Held {
+            repository: self.repository(prefix.clone(), &*brake),
+            before,
+            lasting,
+        })
+    }
+
+    fn keep(&self, prefix: &Prefix, brake: &dyn Brake) -> Lasting {
+        let name = hold_name(prefix);
+        let room = match self.manager.keeps() {
+            Keeps::Nothing => {
+                return Lasting::Process("no service manager keeps it (NOTIFY_SOCKET)".into());
+            }
+            Keeps::Unsaid => None,
+            Keeps::UpTo(room) => Some(room),
+        };
+        let result = match brake.frozen() {
+            Some(frozen) => self
+                .manager
+                .keep(&name, &frozen)
+                .map_err(|error| format!("the service manager cannot be given it: {error}")),
+            None => Err("the repository does not give its frozen generation".into()),
+        };
+        if let Err(reason) = result {
+            return Lasting::Process(reason);
+        }
+        let new = Kept {
+            since: timestamp(SystemTime::now()),
+            broken: None,
+        };
+        let mut kept = lock(&self.kept);
+        kept.insert(name, new);
+        match (room, kept.len()) {
+            (None, _) => Lasting::Perhaps,
+            (Some(room), count) if count <= room => Lasting::Restarts,
+            (Some(room), count) => Lasting::Process(format!(
+                "the service's unit has FileDescriptorStoreMax={room}, and there are {count} holds"
+            )),
+        }
+    }
+
+    fn release(&self, prefix: &Prefix, by: &str) -> Result<Released, Refused> {
+        let _turn = lock(&self.turn);
+        let name = hold_name(prefix);
+        let brake = match self.find(prefix) {
+            Ok(brake) => Some(brake),
+            Err(_) if lock(&self.kept).contains_key(&name) => None,
+            Err(refused) => return Err(refused),
+        };
+        let before = brake.as_ref().and_then(|it| it.release());
+        // What is not known to be kept may be so all the same.
+        let remains =
+            self.manager.forget(&name).err().map(|error| {
+                format!("the service manager cannot be told to forget the hold: {error}")
+            });
+        if remains.is_none() {
+            lock(&self.kept).remove(&name);
+        }
+        tracing::warn!(
+            %prefix, by, was_held = before.is_some(), remains,
+            "released: what is new is published again"
+        );
+        self.announce();
+        Ok(Released {
+            repository: brake.map(|brake| self.repository(prefix.clone(), &*brake)),
+            before,
+            remains,
+        })
+    }
+
+    fn report(&self, only: Option<&Prefix>) -> Result<Report, Refused> {
+        if let Some(prefix) = only {
+            self.find(prefix)?;
+        }
+        let mut repositories: Vec<_> = self
+            .served
+            .brakes()
+            .into_iter()
+            .filter(|(prefix, _)| only.is_none_or(|only| only == prefix))
+            .map(|(prefix, brake)| self.repository(prefix, &*brake))
+            .collect();
+        repositories.sort_by_key(|it| it.prefix.to_string());
+        let (started, instant) = self.started;
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: timestamp(started),
+            uptime: instant.elapsed().as_secs(),
+            obstacles: self.orphans(),
+            repositories,
+        })
+    }
+
+    fn repository(&self, prefix: Prefix, brake: &dyn Brake) -> Repository {
+        let mut status = brake.status();
+        let name = hold_name(&prefix);
+        if let Some(Kept {
+            since,
+            broken: Some(reason),
+        }) = lock(&self.kept).get(&name)
+        {
+            let obstacle = Obstacle {
+                reason: lost(reason),
+                remedy: recovery(&prefix),
+                since: since.clone(),
+                file: name,
+            };
+            status.waiting.insert(0, obstacle);
+        }
+        Repository { prefix, status }
+    }
+
+    /// Holds that are kept for what is not served.
+    fn orphans(&self) -> Vec<Obstacle> {
+        let served: Vec<_> = self
+            .served
+            .brakes()
+            .iter()
+            .map(|(prefix, _)| hold_name(prefix))
+            .collect();
+        lock(&self.kept)
+            .iter()
+            .filter(|(name, _)| !served.contains(name))
+            .map(|(name, kept)| Obstacle {
+                file: name.clone(),
+                reason: ORPHAN.to_owned(),
+                remedy: ORPHAN_REMEDY.to_owned(),
+                since: kept.since.clone(),
+            })
+            .collect()
+    }
+
+    fn find(&self, prefix: &Prefix) -> Result<Arc<dyn Brake>, Refused> {
+        let brakes = self.served.brakes();
+        if let Some((_, brake)) = brakes.iter().find(|(it, _)| it == prefix) {
+            return Ok(Arc::clone(brake));
+        }
+        let mut names: Vec<_> = brakes.iter().map(|(it, _)| it.to_string()).collect();
+        names.sort();
+        let remedy = match names.is_empty() {
+            true => "this server serves no repository at all".to_owned(),
+            false => format!("one of these: {}", names.join(", ")),
+        };
+        let reason = format!("no repository is served at {prefix}");
+        Err(Refused::new(reason, remedy))
+    }
+
+    /// Tells the service manager how it stands, for `systemctl status`.
+    pub fn announce(&self) {
+        let brakes = self.served.brakes();
+        let held: Vec<_> = brakes
+            .iter()
+            .filter(|(_, brake)| brake.status().held.is_some())
+            .map(|(prefix, _)| prefix.to_string())
+            .collect();
+        let mut line = format!("Serving {} repositories", brakes.len());
+        if !held.is_empty() {
+            // Writing to a string does not fail.
+            _ = write!(line, "; HELD: {}", held.join(", "));
+        }
+        self.manager.say(&line);
+    }
+}
+
+const ORPHAN: &str = "a hold is kept for a repository that is not served any more";
+const ORPHAN_REMEDY: &str = "serve it again and restart, or let go of the hold: \
+                             ostree-serve release PREFIX";
+
+fn lost(reason: &str) -> String {
+    format!(
+        "IT IS NOT HELD, although it was before the restart: the hold could not be taken over: \
+         {reason}"
+    )
+}
+
+fn recovery(prefix: &Prefix) -> String {
+    let prefix = word(prefix);
+    format!(
+        "look what clients get now, then hold it again: \
+         ostree-serve hold {prefix} --reason TEXT; or go without: ostree-serve release {prefix}"
+    )
+}
+
+fn log_restored(prefix: &Prefix, status: &Status) {
+    let hold = status.held.as_ref();
+    tracing::warn!(
+        %prefix,
+        by = hold.map(|it| &it.by),
+        since = hold.map(|it| &it.since),
+        reason = hold.map(|it| &it.reason),
+        "still held, as before the restart"
+    );
+}
+
+fn log_broken(prefix: &Prefix, reason: &str) {
+    tracing::error!(%prefix, remedy = recovery(prefix), "{}", lost(reason));
+}
+
+fn log_orphan(name: &str) {
+    tracing::warn!(name, remedy = ORPHAN_REMEDY, "{ORPHAN}");
+}
+
+/// A prefix as a word of a shell.
+fn word(prefix: &Prefix) -> String {
+    shell_word(Path::new(&prefix.to_string()))
+}
+
+fn timestamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change to what is locked is a single call, so it is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,498 @@
+//! Replies as people read them, at two in the morning if need be.
+
+use std::fmt::{self, Display, Formatter};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::{Held, Lasting, Refused, Released, Reply, Report, Repository};
+use crate::config::Prefix;
+use crate::finding::shell_word;
+use crate::repo::status::{Hold, Obstacle, Status};
+
+/// A reply as text, with the ages that it had at this time.
+pub struct Text<'r> {
+    /// The reply.
+    pub reply: &'r Reply,
+    /// The time that ages are counted to.
+    pub now: SystemTime,
+}
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.reply {
+            Reply::Held(held) => self.held(f, held),
+            Reply::Released(released) => self.released(f, released),
+            Reply::Status(report) => self.report(f, report),
+            Reply::Refused(refused) => refusal(f, refused),
+        }
+    }
+}
+
+fn refusal(f: &mut Formatter<'_>, refused: &Refused) -> fmt::Result {
+    write!(f, "{}", Line(&refused.reason))?;
+    match &refused.remedy {
+        Some(remedy) => write!(f, "\n    fix: {}", Line(remedy)),
+        None => Ok(()),
+    }
+}
+
+impl Text<'_> {
+    fn held(&self, f: &mut Formatter<'_>, held: &Held) -> fmt::Result {
+        let Repository { prefix, status } = &held.repository;
+        match &held.before {
+            None => writeln!(f, "{prefix} is HELD.")?,
+            Some(before) => writeln!(
+                f,
+                "{prefix} is HELD, as it was already: by {}; it has the new reason now.",
+                self.hold(before)
+            )?,
+        }
+        writeln!(
+            f,
+            "\n\
+             Clients get exactly this generation: {}.\n\
+             Nothing newer is published until: ostree-serve release {}",
+            self.generation(status),
+            word(prefix)
+        )?;
+        match &held.lasting {
+            Lasting::Restarts => f.write_str(
+                "The hold survives a restart of the service. `systemctl stop` ends it, unless the unit \
+                 has\nFileDescriptorStorePreserve=yes.\n",
+            )?,
+            Lasting::Perhaps => f.write_str(
+                "The hold was handed to the service manager, which does not say whether it keeps it: it \
+                 survives\na restart if the unit has FileDescriptorStoreMax= with a number above 0.\n",
+            )?,
+            Lasting::Process(reason) => writeln!(
+                f,
+                "THE HOLD ENDS WITH THE SERVER'S PROCESS: {}.\n\
+                 After a restart, hold it again.",
+                Line(reason)
+            )?,
+        }
+        f.write_str(NOT_DONE)
+    }
+
+    fn released(&self, f: &mut Formatter<'_>, released: &Released) -> fmt::Result {
+        match (&released.repository, &released.before) {
+            (None, _) => writeln!(
+                f,
+                "No repository is served there; the hold that was kept for it is gone."
+            )?,
+            (Some(Repository { prefix, status }), before) => {
+                match before {
+                    Some(before) => writeln!(
+                        f,
+                        "{prefix} is released. It was held by {}.",
+                        self.hold(before)
+                    )?,
+                    None => writeln!(f, "{prefix} was not held; nothing changes.")?,
+                }
+                self.next(f, status)?;
+            }
+        }
+        if let Some(remains) = &released.remains {
+            writeln!(
+                f,
+                "\nTHE HOLD MAY COME BACK WITH A RESTART: {}.\n\
+                 Release it again, after the restart if need be.",
+                Line(remains)
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What is published next.
+    fn next(&self, f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
+        writeln!(f, "\nClients get {}.", self.generation(status))?;
+        if !status.coherent {
+            return Ok(());
+        }
+        if status.waiting.is_empty() {
+            return writeln!(
+                f,
+                "What lies in {} is published next, as soon as it is seen to be complete;\n\
+                 `ostree-serve status` then shows a higher number.",
+                status.path.display()
+            );
+        }
+        writeln!(
+            f,
+            "What lies in {} is published next, but not before this is repaired:\n",
+            status.path.display()
+        )?;
+        status
+            .waiting
+            .iter()
+            .try_for_each(|obstacle| self.obstacle(f, obstacle))
+    }
+
+    fn report(&self, f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+        writeln!(
+            f,
+            "ostree-serve {}, up {}, since {}",
+            Line(&report.version),
+            duration(Duration::from_secs(report.uptime)),
+            Line(&report.started)
+        )?;
+        if !report.obstacles.is_empty() {
+            writeln!(f)?;
+        }
+        for obstacle in &report.obstacles {
+            self.obstacle(f, obstacle)?;
+        }
+        for repository in &report.repositories {
+            self.repository(f, repository)?;
+        }
+        if report.repositories.is_empty() {
+            writeln!(f, "\nNo repository is served.")?;
+        }
+        Ok(())
+    }
+
+    fn repository(&self, f: &mut Formatter<'_>, repository: &Repository) -> fmt::Result {
+        let Repository { prefix, status } = repository;
+        writeln!(f, "\n{prefix}")?;
+        row(f, "directory", status.path.display())?;
+        row(f, "generation", self.generation(status))?;
+        if status.coherent {
+            row(f, "signed", if status.signed { "yes" } else { "no" })?;
+            row(f, "notice", Line(&status.notice))?;
+        }
+        if let Some(hold) = &status.held {
+            row(f, "HELD", format_args!("by {}", self.hold(hold)))?;
+            let release = format_args!("to end it: ostree-serve release {}", word(prefix));
+            row(f, "", release)?;
+        }
+        status
+            .waiting
+            .iter()
+            .try_for_each(|obstacle| self.obstacle(f, obstacle))
+    }
+
+    fn obstacle(&self, f: &mut Formatter<'_>, obstacle: &Obstacle) -> fmt::Result {
+        let Obstacle {
+            file,
+            reason,
+            remedy,
+            since,
+        } = obstacle;
+        row(
+            f,
+            "WAITING",
+            format_args!("{}: {}", Line(file), Line(reason)),
+        )?;
+        row(f, "", format_args!("since {}", self.moment(since)))?;
+        row(f, "", format_args!("fix: {}", Line(remedy)))
+    }
+
+    fn generation(&self, status: &Status) -> String {
+        if !status.coherent {
+            return "the files as they lie in the directory (coherent = false)".to_owned();
+        }
+        let refs = match status.refs {
+            1 => "1 ref".to_owned(),
+            count => format!("{count} refs"),
+        };
+        match status.published.is_empty() {
+            true => "no generation yet".to_owned(),
+            false => format!(
+                "generation {}, published {}, with {refs}",
+                status.generation,
+                self.moment(&status.published)
+            ),
+        }
+    }
+
+    fn hold(&self, hold: &Hold) -> String {
+        format!(
+            "{} since {}: {}",
+            Line(&hold.by),
+            self.moment(&hold.since),
+            Line(&hold.reason)
+        )
+    }
+
+    /// A time in RFC 3339, and how long ago that is.
+    fn moment(&self, time: &str) -> String {
+        let age = humantime::parse_rfc3339(time)
+            .ok()
+            .and_then(|time| self.now.duration_since(time).ok());
+        match age {
+            Some(age) => format!("{} ({} ago)", Line(time), duration(age)),
+            // It is in the future where clocks differ, and then says more than an age.
+            None => Line(time).to_string(),
+        }
+    }
+}
+
+const NOT_DONE: &str = "
+What a hold cannot do:
+  Machines that have updated already are not rolled back. Do that on the machines:
+      rpm-ostree rollback                       Fedora Kinoite, Silverblue, CoreOS
+      ostree admin undeploy 0                   ostree alone: takes away the newest deployment
+      flatpak update --commit=COMMIT APP        flatpak, with a good commit of the app
+  or publish a good commit that is newer than the bad one, and release.
+  Objects that were downloaded already stay on the machines.
+";
+
+/// A line of a block: what it is about, and that.
+fn row(f: &mut Formatter<'_>, label: &str, value: impl Display) -> fmt::Result {
+    writeln!(f, "  {label:<12}{value}")
+}
+
+/// A prefix as a word of a shell.
+fn word(prefix: &Prefix) -> String {
+    shell_word(Path::new(&prefix.to_string()))
+}
+
+/// A duration in its largest unit, which is what one wants to know of an age.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [
+        ("day", 86_400),
+        ("hour", 3600),
+        ("minute", 60),
+        ("second", 1),
+    ];
+    let (unit, size) = units
+        .into_iter()
+        .find(|&(_, size)| seconds >= size)
+        .unwrap_or(("second", 1));
+    let count = seconds / size;
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
+/// Text from elsewhere, which must not move the cursor of a terminal.
+struct Line<'t>(&'t str);
+
+impl Display for Line<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: &str) -> SystemTime {
+        humantime::parse_rfc3339(time).unwrap()
+    }
+
+    fn said(reply: &Reply) -> String {
+        let now = at("2026-03-01T02:00:00Z");
+        Text { reply, now }.to_string()
+    }
+
+    fn hold() -> Hold {
+        Hold {
+            reason: "bad kernel".into(),
+            by: "alice".into(),
+            since: "2026-03-01T01:50:00Z".into(),
+        }
+    }
+
+    fn obstacle() -> Obstacle {
+        Obstacle {
+            file: "summary.sig".into(),
+            reason: "does not fit the summary".into(),
+            remedy: "ostree summary -u".into(),
+            since: "2026-03-01T01:59:59Z".into(),
+        }
+    }
+
+    fn repository() -> Repository {
+        Repository {
+            prefix: "/repo/my apps".parse().unwrap(),
+            status: Status {
+                path: "/srv/repo".into(),
+                coherent: true,
+                generation: 7,
+                published: "2026-02-27T02:00:00Z".into(),
+                signed: true,
+                refs: 12,
+                notice: "inotify".into(),
+                held: None,
+                waiting: Vec::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_report_is_read_from_top_to_bottom() {
+        let held = Status {
+            held: Some(hold()),
+            waiting: vec![obstacle()],
+            ..repository().status
+        };
+        let plain = Repository {
+            prefix: "/".parse().unwrap(),
+            status: Status {
+                path: "/srv/plain".into(),
+                ..Status::default()
+            },
+        };
+        let report = Report {
+            version: "1.2.3".into(),
+            started: "2026-02-28T00:00:00Z".into(),
+            uptime: 26 * 3600,
+            obstacles: Vec::new(),
+            repositories: vec![
+                plain,
+                Repository {
+                    status: held,
+                    ..repository()
+                },
+            ],
+        };
+        let expected = "\
+ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
+
+/
+  directory   /srv/plain
+  generation  the files as they lie in the directory (coherent = false)
+
+/repo/my apps
+  directory   /srv/repo
+  generation  generation 7, published 2026-02-27T02:00:00Z (2 days ago), with 12 refs
+  signed      yes
+  notice      inotify
+  HELD        by alice since 2026-03-01T01:50:00Z (10 minutes ago): bad kernel
+              to end it: ostree-serve release '/repo/my apps'
+  WAITING     summary.sig: does not fit the summary
+              since 2026-03-01T01:59:59Z (1 second ago)
+              fix: ostree summary -u
+";
+        assert_eq!(said(&Reply::Status(report)), expected);
+    }
+
+    #[test]
+    fn a_hold_says_what_it_did_and_what_it_cannot_do() {
+        let cases = [
+            (Lasting::Restarts, "survives a restart of the service"),
+            (Lasting::Perhaps, "does not say whether it keeps it"),
+            (
+                Lasting::Process("so it is".into()),
+                "ENDS WITH THE SERVER'S PROCESS: so it is.",
+            ),
+        ];
+        for (lasting, expected) in cases {
+            let said = said(&Reply::Held(Held {
+                repository: repository(),
+                before: None,
+                lasting,
+            }));
+            let parts = [
+                "/repo/my apps is HELD.\n",
+                "generation 7, published 2026-02-27T02:00:00Z (2 days ago), with 12 refs.",
+                "until: ostree-serve release '/repo/my apps'",
+                expected,
+                "are not rolled back",
+                "rpm-ostree rollback",
+                "flatpak update --commit=",
+                "publish a good commit",
+                "stay on the machines",
+            ];
+            for part in parts {
+                assert!(said.contains(part), "{part:?} is not in {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_hold_shows_the_first_one() {
+        let said = said(&Reply::Held(Held {
+            repository: repository(),
+            before: Some(hold()),
+            lasting: Lasting::Restarts,
+        }));
+        assert!(
+            said.contains("already: by alice since 2026-03-01T01:50:00Z"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_release_says_what_is_next() {
+        let released = |before, waiting, remains| {
+            let mut repository = repository();
+            repository.status.waiting = waiting;
+            said(&Reply::Released(Released {
+                repository: Some(repository),
+                before,
+                remains,
+            }))
+        };
+        let cases = [
+            (
+                released(Some(hold()), vec![], None),
+                "is released. It was held by alice",
+            ),
+            (
+                released(Some(hold()), vec![], None),
+                "What lies in /srv/repo is published next, as soon as it is seen to be complete",
+            ),
+            (
+                released(Some(hold()), vec![obstacle()], None),
+                "not before this is repaired:\n\n  WAITING     summary.sig: ",
+            ),
+            (
+                released(None, vec![], None),
+                "was not held; nothing changes",
+            ),
+            (
+                released(Some(hold()), vec![], Some("no such socket".into())),
+                "MAY COME BACK WITH A RESTART: no such socket.",
+            ),
+        ];
+        for (said, expected) in cases {
+            assert!(said.contains(expected), "{expected:?} is not in {said}");
+        }
+    }
+
+    #[test]
+    fn what_came_from_elsewhere_cannot_steer_the_terminal() {
+        let mut repository = repository();
+        repository.status.waiting = vec![Obstacle {
+            file: "a\x1b[2Jb\nc".into(),
+            reason: "\u{9b}31m".into(),
+            ..obstacle()
+        }];
+        let said = said(&Reply::Status(Report {
+            version: "1\r2".into(),
+            started: String::new(),
+            uptime: 0,
+            obstacles: Vec::new(),
+            repositories: vec![repository],
+        }));
+        let odd = said.chars().find(|&c| c.is_control() && c != '\n');
+        assert_eq!(odd, None, "{said:?}");
+        assert!(said.contains(r"a\u{1b}[2Jb\nc: \u{9b}31m"), "{said:?}");
+    }
+
+    #[test]
+    fn ages_are_told_in_one_unit() {
+        let cases = [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "1 minute"),
+            (3599, "59 minutes"),
+            (7200, "2 hours"),
+            (86_400, "1 day"),
+            (400 * 86_400, "400 days"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(duration(Duration::from_secs(seconds)), expected);
+        }
+    }
+}
