@@ -121,6 +121,7 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
 pub struct Setup {
     directory: TempDir,
     listen: String,
+    control: String,
     mounts: String,
     limits: String,
     protocols: &'static str,
@@ -135,6 +136,8 @@ impl Setup {
             listen: ["https", "http", "redirect"]
                 .map(|key| format!("{key} = [\"127.0.0.1:0\"]\n"))
                 .concat(),
+            // Beside the configuration, out of the way of a server on this machine.
+            control: "control.sock".to_owned(),
             mounts: String::new(),
             limits: String::new(),
             protocols: r#"["h2", "http/1.1"]"#,
@@ -158,6 +161,12 @@ impl Setup {
     /// What `[listen]` says, instead of a port of each kind on 127.0.0.1.
     pub fn listen(mut self, text: &str) -> Self {
         self.listen = text.to_owned();
+        self
+    }
+
+    /// Where the control socket is, instead of beside the configuration.
+    pub fn control(mut self, path: &str) -> Self {
+        self.control = path.to_owned();
         self
     }
 
@@ -202,9 +211,9 @@ impl Setup {
             self.make_certificate();
         }
         format!(
-            "[listen]\n{}[tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\n\
+            "[listen]\n{}control = {:?}\n[tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\n\
              protocols = {}\n{}[limits]\n{}{}",
-            self.listen, self.protocols, self.extra_tls, self.limits, self.mounts
+            self.listen, self.control, self.protocols, self.extra_tls, self.limits, self.mounts
         )
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -86,6 +86,11 @@ impl Process {
     /// Where it serves content in plaintext.
     pub fn http(&self) -> SocketAddr {
         self.address("HTTP with content")
+    }
+
+    /// The directory of its configuration.
+    pub fn directory(&self) -> &Path {
+        self.setup.directory()
     }
 
     /// The certificate, which is its own authority.

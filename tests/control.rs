@@ -1,0 +1,619 @@
+//! The brake over its socket, with the real program at both ends: who may ask,
+//! what is said, and what a service manager gets to keep.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use common::client::{Client, connect};
+use common::process::Process;
+use common::{Setup, TestRepo, wait_for};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ostree-serve");
+const REF: &str = "refs/heads/demo/x86_64/stable";
+const NOBODY: u32 = 65534;
+
+/// A server that can be asked.
+fn start(setup: Setup) -> Process {
+    listening(Process::start(setup))
+}
+
+fn listening(process: Process) -> Process {
+    wait_for("the control socket", || {
+        process
+            .log()
+            .contains("listening for control")
+            .then_some(())
+    });
+    process
+}
+
+fn serving(repo: &TestRepo) -> Setup {
+    Setup::new().repo("/repo", &repo.path())
+}
+
+/// A subcommand, up to the options.
+fn command(process: &Process, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(process.directory().join("serve.toml"));
+    command
+}
+
+/// The exit code, and everything that was said.
+fn spoken(output: Output) -> (i32, String) {
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    (output.status.code().unwrap(), text)
+}
+
+fn ask(process: &Process, arguments: &[&str]) -> (i32, String) {
+    spoken(command(process, arguments).output().unwrap())
+}
+
+/// Asks for what has to go well.
+fn done(process: &Process, arguments: &[&str]) -> String {
+    let (code, said) = ask(process, arguments);
+    assert_eq!(code, 0, "{arguments:?}: {said}\n{}", process.log());
+    said
+}
+
+/// The report of the first repository.
+fn status(process: &Process) -> Value {
+    let report: Value = serde_json::from_str(&done(process, &["status", "--json"])).unwrap();
+    report["repositories"][0].clone()
+}
+
+fn get(process: &Process, path: &str) -> (u16, Vec<u8>) {
+    let response = Client::over(connect(process.http())).get(path);
+    (response.status, response.body)
+}
+
+fn socket(process: &Process) -> PathBuf {
+    process.directory().join("control.sock")
+}
+
+/// The server's reply to these bytes, which may be no request.
+fn reply_to(process: &Process, bytes: &[u8]) -> Value {
+    let mut stream = UnixStream::connect(socket(process)).unwrap();
+    // It may have heard enough before the end.
+    _ = stream.write_all(bytes);
+    _ = stream.shutdown(Shutdown::Write);
+    hear(stream)
+}
+
+fn hear(stream: UnixStream) -> Value {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+}
+
+fn refusal(reply: &Value) -> &str {
+    reply["refused"]["reason"]
+        .as_str()
+        .unwrap_or_else(|| panic!("not refused: {reply}"))
+}
+
+#[test]
+fn status_is_for_people_and_for_programs() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    let text = done(&process, &["status"]);
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(
+        text.starts_with(&format!("ostree-serve {version}, up ")),
+        "{text}"
+    );
+    assert!(text.contains("\n/repo\n  directory   "), "{text}");
+    assert_eq!(
+        done(&process, &["status", "/repo/"]).lines().nth(2),
+        Some("/repo")
+    );
+
+    let report: Value = serde_json::from_str(&done(&process, &["status", "--json"])).unwrap();
+    assert_eq!(report["version"], version);
+    assert_eq!(report["obstacles"], Value::Array(vec![]));
+    assert_eq!(report["repositories"][0]["prefix"], "/repo");
+    assert_eq!(report["repositories"][0]["held"], Value::Null);
+}
+
+#[test]
+fn an_unknown_prefix_is_told_the_known_ones() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo).repo("/other", &repo.path()));
+    let cases: [&[&str]; 3] = [
+        &["hold", "/rep", "--reason", "x"],
+        &["release", "/rep"],
+        &["status", "/rep"],
+    ];
+    for arguments in cases {
+        let (code, said) = ask(&process, arguments);
+        assert_eq!(code, 1, "{arguments:?}: {said}");
+        let expected = "ostree-serve: no repository is served at /rep\n    \
+                        fix: one of these: /other, /repo\n";
+        assert_eq!(said, expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_told_from_a_refusal() {
+    let cases: [(&[&str], &str); 5] = [
+        (&["hold", "/repo"], "--reason"),
+        (&["hold", "/repo", "--reason", " "], "say why"),
+        (&["hold", "/repo", "--reason", "a\nb"], "one line of text"),
+        (&["hold", "repo", "--reason", "x"], "must begin with `/`"),
+        (&["release"], "<PREFIX>"),
+    ];
+    for (arguments, expected) in cases {
+        let (code, said) = spoken(Command::new(PROGRAM).args(arguments).output().unwrap());
+        assert_eq!(code, 64, "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+/// While one repository is held, the same publication goes out of another.
+#[test]
+fn what_is_held_stays_as_it_is_until_it_is_released() {
+    let (held, free) = (TestRepo::new(), TestRepo::new());
+    for repo in [&held, &free] {
+        // Refs alone make a generation then.
+        for name in ["summary", "summary.sig"] {
+            fs::remove_file(repo.file(name)).unwrap();
+        }
+    }
+    let setup = Setup::new()
+        .repo("/held", &held.path())
+        .repo("/free", &free.path());
+    let process = start(setup);
+    let said = done(&process, &["hold", "/held", "--reason", "bad kernel"]);
+    for part in [
+        "/held is HELD.",
+        "Clients get exactly this generation: generation ",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let log = process.log();
+    let line = log.lines().find(|it| it.contains("held: nothing newer"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    for part in ["WARN", "prefix=/held", "bad kernel", &user()] {
+        assert!(line.contains(part), "{line}");
+    }
+
+    let new = held.read("refs/heads/demo/prüfung");
+    for repo in [&held, &free] {
+        let staged = repo.file("refs/heads/demo/staged");
+        fs::write(&staged, &new).unwrap();
+        fs::rename(&staged, repo.file(REF)).unwrap();
+    }
+    let published = |prefix: &str| {
+        let (status, body) = get(&process, &format!("/{prefix}/{REF}"));
+        assert_eq!(status, 200);
+        body == new
+    };
+    wait_for("the new ref where nothing is held", || {
+        published("free").then_some(())
+    });
+    assert!(!published("held"));
+    assert_eq!(status_of(&process, "/held")["held"]["by"], user());
+
+    let said = done(&process, &["release", "/held"]);
+    assert!(said.contains("/held is released. It was held by"), "{said}");
+    assert!(process.log().contains("released: what is new is published"));
+    wait_for("the new ref after the release", || {
+        published("held").then_some(())
+    });
+    assert_eq!(status_of(&process, "/held")["held"], Value::Null);
+}
+
+fn status_of(process: &Process, prefix: &str) -> Value {
+    let report = done(process, &["status", prefix, "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    report["repositories"][0].clone()
+}
+
+/// Who runs the tests.
+fn user() -> String {
+    ostree_serve::control::peer::user_name(rustix::process::geteuid().as_raw())
+}
+
+#[test]
+fn what_is_no_request_is_refused() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    let long = vec![b' '; 64 * 1024 + 1];
+    let just_fits = [vec![b' '; 64 * 1024 - 14], b"{\"status\":{}}\n".to_vec()].concat();
+    let cases: [(&[u8], &str); 5] = [
+        (b"", "the request has no end"),
+        (b"{\"status\":{}}", "the request has no end"),
+        (b"GET / HTTP/1.1\r\n\r\n", "the request is not understood"),
+        (b"\xff\n", "the request is not understood"),
+        (&long, "the request is longer than 65536 bytes"),
+    ];
+    for (bytes, expected) in cases {
+        let reply = reply_to(&process, bytes);
+        assert!(refusal(&reply).contains(expected), "{reply}");
+    }
+    assert_eq!(just_fits.len(), 64 * 1024);
+    let reply = reply_to(&process, &just_fits);
+    assert_eq!(reply["status"]["repositories"][0]["prefix"], "/repo");
+}
+
+/// Silent clients take every place, and lose them.
+#[test]
+fn clients_that_say_nothing_do_not_keep_others_out() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    let silent: Vec<_> = (0..ostree_serve::control::server::CLIENTS)
+        .map(|_| UnixStream::connect(socket(&process)).unwrap())
+        .collect();
+    done(&process, &["status"]);
+    for stream in silent {
+        assert!(refusal(&hear(stream)).contains("no request came within"));
+    }
+}
+
+/// A command as another user. std takes supplementary groups away and has no
+/// stable way to give some.
+fn as_user(mut command: Command, uid: u32, gid: u32, groups: &'static [u32]) -> (i32, String) {
+    // SAFETY: nothing but system calls on values that were made before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            let failed = libc::setgroups(groups.len(), groups.as_ptr()) != 0
+                || libc::setgid(gid) != 0
+                || libc::setuid(uid) != 0;
+            match failed {
+                true => Err(std::io::Error::last_os_error()),
+                false => Ok(()),
+            }
+        });
+    }
+    spoken(command.output().unwrap())
+}
+
+#[test]
+fn the_servers_group_may_ask_and_others_may_not() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    fs::set_permissions(process.directory(), PermissionsExt::from_mode(0o755)).unwrap();
+    let mode = fs::metadata(socket(&process)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else is there to be. The owner is kept out by the same file, and
+        // whom the server lets in is tested in `control::peer`.
+        fs::set_permissions(socket(&process), PermissionsExt::from_mode(0)).unwrap();
+        let (code, said) = ask(&process, &["status"]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("or as a member of the group"), "{said}");
+        return;
+    }
+    let own = rustix::process::getegid().as_raw();
+    assert_eq!(own, 0, "root's group");
+    let status = || command(&process, &["status"]);
+
+    let (code, said) = as_user(status(), NOBODY, NOBODY, &[]);
+    assert_eq!(code, 1, "{said}");
+    let expected = "fix: do it as root, or as a member of the group root";
+    assert!(said.contains(expected), "{said}");
+
+    let cases: [(u32, &'static [u32]); 2] = [(own, &[]), (NOBODY, &[7, 0])];
+    for (gid, groups) in cases {
+        let (code, said) = as_user(status(), NOBODY, gid, groups);
+        assert_eq!(code, 0, "{gid} {groups:?}: {said}");
+    }
+
+    // Should somebody open the socket to everybody, the server looks for itself.
+    fs::set_permissions(socket(&process), PermissionsExt::from_mode(0o666)).unwrap();
+    let (code, said) = as_user(status(), NOBODY, NOBODY, &[7]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("only root, the server's user and its group"),
+        "{said}"
+    );
+    assert!(
+        said.contains("fix: ask as root, or as a member of the group root"),
+        "{said}"
+    );
+    let log = process.log();
+    let refused = log
+        .lines()
+        .find(|it| it.contains("a control client was refused"));
+    assert!(refused.is_some_and(|it| it.contains("uid 65534")), "{log}");
+}
+
+#[test]
+fn a_socket_of_a_dead_process_is_replaced() {
+    let repo = TestRepo::new();
+    let setup = serving(&repo);
+    let path = setup.directory().join("control.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let mut process = start(setup);
+    done(&process, &["status"]);
+
+    process.signal(Signal::TERM);
+    assert!(process.wait().success());
+    assert!(!path.exists(), "the socket goes with the server");
+    let (code, said) = ask(&process, &["status"]);
+    assert_eq!(code, 1, "{said}");
+    let file = process.directory().join("serve.toml");
+    let expected = format!(
+        "is the server running? {} says control = \"{}\"",
+        file.display(),
+        path.display()
+    );
+    assert!(said.contains(&expected), "{said}");
+}
+
+#[test]
+fn a_socket_of_a_living_process_is_left_to_it() {
+    let repo = TestRepo::new();
+    let setup = serving(&repo);
+    let path = setup.directory().join("control.sock");
+    let _living = UnixListener::bind(&path).unwrap();
+    let file = setup.directory().join("serve.toml");
+    fs::write(&file, setup.config()).unwrap();
+    let output = Command::new(PROGRAM).arg("--config").arg(file).output();
+    let (code, said) = spoken(output.unwrap());
+    assert_eq!(code, 1, "{said}");
+    let expected = "(`listen.control`): another process listens there; stop it first";
+    assert!(said.contains(expected), "{said}");
+    assert!(fs::metadata(&path).unwrap().file_type().is_socket());
+}
+
+#[test]
+fn without_a_directory_for_the_socket_it_serves_all_the_same() {
+    let repo = TestRepo::new();
+    let process = Process::start(serving(&repo).control("run/control.sock"));
+    let log = wait_for("a warning", || {
+        let log = process.log();
+        log.contains("there is no directory").then_some(log)
+    });
+    assert!(log.contains("RuntimeDirectory=ostree-serve"), "{log}");
+    assert_eq!(get(&process, "/repo/config").0, 200);
+    let (code, said) = ask(&process, &["status"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("there is no control socket at "), "{said}");
+}
+
+/// A service manager's end of the notifications.
+struct Manager {
+    socket: UnixDatagram,
+    directory: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        let patience = Some(Duration::from_secs(20));
+        socket.set_read_timeout(patience).unwrap();
+        Self { socket, directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("notify")
+    }
+
+    /// The next notification, and the descriptors that came with it.
+    fn next(&self) -> (String, Vec<OwnedFd>) {
+        let mut text = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            &self.socket,
+            &mut [IoSliceMut::new(&mut text)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        let len = received.expect("a notification").bytes;
+        let descriptors = ancillary
+            .drain()
+            .flat_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
+                _ => vec![],
+            })
+            .collect();
+        let text = String::from_utf8(text[..len].to_vec()).unwrap();
+        (text, descriptors)
+    }
+
+    /// The next notification that has this line, and its descriptors.
+    fn wait_for(&self, line: &str) -> (String, Vec<OwnedFd>) {
+        loop {
+            let (text, descriptors) = self.next();
+            if text.lines().any(|it| it == line) {
+                return (text, descriptors);
+            }
+        }
+    }
+
+    /// Starts the server as a service with these descriptors in its store.
+    fn start(&self, setup: Setup, stored: &[(&str, &OwnedFd)]) -> Process {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\"", PROGRAM])
+            .env("NOTIFY_SOCKET", self.path())
+            .env("FDSTORE", "16");
+        if !stored.is_empty() {
+            let names: Vec<_> = stored.iter().map(|(name, _)| *name).collect();
+            command
+                .env("LISTEN_FDS", stored.len().to_string())
+                .env("LISTEN_FDNAMES", names.join(":"));
+            pass(&mut command, stored.iter().map(|(_, it)| *it));
+        }
+        listening(Process::start_with(setup, command))
+    }
+}
+
+/// Gives a command descriptors from 3 on.
+fn pass<'d>(command: &mut Command, descriptors: impl Iterator<Item = &'d OwnedFd>) {
+    // Away from the numbers that they are to have, so that none overwrites another.
+    let above: Vec<OwnedFd> = descriptors
+        .map(|it| rustix::io::fcntl_dupfd_cloexec(it.as_fd(), 100).unwrap())
+        .collect();
+    // SAFETY: nothing but a system call on descriptors that the closure owns.
+    unsafe {
+        command.pre_exec(move || {
+            for (number, descriptor) in (3..).zip(&above) {
+                if libc::dup2(descriptor.as_raw_fd(), number) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+fn sealed(bytes: &[u8]) -> OwnedFd {
+    let memory = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::io::write(&memory, bytes).unwrap();
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK;
+    fcntl_add_seals(&memory, seals).unwrap();
+    memory
+}
+
+#[test]
+fn a_service_manager_is_told_of_start_and_end() {
+    let repo = TestRepo::new();
+    let manager = Manager::new();
+    let mut process = manager.start(serving(&repo), &[]);
+    assert_eq!(manager.next().0, "READY=1\n");
+    assert_eq!(manager.next().0, "STATUS=Serving 1 repositories\n");
+    process.signal(Signal::TERM);
+    assert_eq!(manager.next().0, "STOPPING=1\n");
+    assert!(process.wait().success());
+}
+
+#[test]
+fn a_hold_survives_a_restart() {
+    let repo = TestRepo::new();
+    let manager = Manager::new();
+    let mut first = manager.start(serving(&repo), &[]);
+    let said = done(&first, &["hold", "/repo", "--reason", "bad kernel"]);
+    assert!(said.contains("survives a restart of the service"), "{said}");
+    manager.wait_for("FDSTOREREMOVE=1");
+    let (text, descriptors) = manager.next();
+    assert_eq!(text, "FDSTORE=1\nFDNAME=hold-/repo\nFDPOLL=0\n");
+    let [kept] = &descriptors[..] else {
+        panic!("{descriptors:?}");
+    };
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    assert_eq!(fcntl_get_seals(kept).unwrap(), seals);
+    assert_eq!(
+        manager.next().0,
+        "STATUS=Serving 1 repositories; HELD: /repo\n"
+    );
+    let held = status(&first)["held"].clone();
+    let before = get(&first, &format!("/repo/{REF}"));
+    first.signal(Signal::TERM);
+    assert!(first.wait().success());
+
+    // Published while nobody serves.
+    fs::write(repo.file(REF), repo.read("refs/heads/demo/prüfung")).unwrap();
+    let second = manager.start(serving(&repo), &[("hold-/repo", kept)]);
+    assert_eq!(get(&second, &format!("/repo/{REF}")), before);
+    assert_eq!(status(&second)["held"], held);
+    assert!(second.log().contains("still held, as before the restart"));
+
+    let said = done(&second, &["release", "/repo"]);
+    assert!(said.contains("It was held by"), "{said}");
+    let (text, _) = manager.wait_for("FDSTOREREMOVE=1");
+    assert_eq!(text, "FDSTOREREMOVE=1\nFDNAME=hold-/repo\n");
+}
+
+#[test]
+fn without_a_service_manager_a_hold_says_that_it_ends_with_the_process() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    let said = done(&process, &["hold", "/repo", "--reason", "bad kernel"]);
+    assert!(
+        said.contains("THE HOLD ENDS WITH THE SERVER'S PROCESS"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_hold_that_cannot_be_restored_is_shouted() {
+    let repo = TestRepo::new();
+    let unsealed = OwnedFd::from(tempfile::tempfile().unwrap());
+    for broken in [sealed(b"no generation"), unsealed] {
+        let manager = Manager::new();
+        let process = manager.start(serving(&repo), &[("hold-/repo", &broken)]);
+        let log = process.log();
+        let line = log.lines().find(|it| it.contains("IT IS NOT HELD"));
+        let line = line.unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains("ERROR"), "{line}");
+        assert!(line.contains("ostree-serve hold /repo --reason"), "{line}");
+
+        let text = done(&process, &["status"]);
+        assert!(
+            text.contains("  WAITING     hold-/repo: IT IS NOT HELD"),
+            "{text}"
+        );
+        assert_eq!(get(&process, "/repo/config").0, 200);
+
+        done(&process, &["release", "/repo"]);
+        let (text, _) = manager.wait_for("FDSTOREREMOVE=1");
+        assert!(text.contains("FDNAME=hold-/repo\n"), "{text}");
+        assert!(!done(&process, &["status"]).contains("IT IS NOT HELD"));
+    }
+}
+
+#[test]
+fn other_descriptors_are_left_alone() {
+    let repo = TestRepo::new();
+    let manager = Manager::new();
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let socket = OwnedFd::from(socket);
+    let orphan = sealed(b"");
+    let stored = [("http", &socket), ("hold-/gone", &orphan)];
+    let process = manager.start(serving(&repo), &stored);
+    let log = process.log();
+    assert!(log.contains("has no use here name=\"http\""), "{log}");
+    let text = done(&process, &["status"]);
+    assert!(
+        text.contains("hold-/gone: a hold is kept for a repository that is not served"),
+        "{text}"
+    );
+    let said = done(&process, &["release", "/gone"]);
+    assert!(
+        said.contains("the hold that was kept for it is gone"),
+        "{said}"
+    );
+    manager.wait_for("FDSTOREREMOVE=1");
+}
+
+/// What the manager says is no reason not to serve.
+#[test]
+fn a_broken_list_of_descriptors_is_shouted() {
+    let repo = TestRepo::new();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\"", PROGRAM])
+        .env("LISTEN_FDS", "1000")
+        .env("LISTEN_FDNAMES", "hold-/repo");
+    let process = listening(Process::start_with(serving(&repo), command));
+    let log = process.log();
+    assert!(
+        log.contains("what the service manager kept cannot be taken over"),
+        "{log}"
+    );
+    assert_eq!(get(&process, "/repo/config").0, 200);
+    assert!(Path::new(&socket(&process)).exists());
+}
