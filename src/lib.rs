@@ -19,6 +19,9 @@
 //! start    main ─ config ─ daemon ─┬─ tls (load), routes ─ repo, statics (open)
 //!                                  └─ listener (bind) ─ connection::serve
 //!
+//! brake    main ─ control::client ═ control::server ─ control::brakes ─┬─ repo
+//!                                                                      └─ systemd
+//!
 //! request  listener ─ tls ─ connection ─ http ─ routes ─ resource::path ─ repo ─ files
 //!                                         └ conditional, range, response ─ transport
 //! ```
@@ -59,6 +62,8 @@
 //!   [`resource::path::file_path`], never from request text, and is opened
 //!   beneath a directory descriptor that was opened once.
 //! - Nothing is ever written, and no validator comes from a file's inode or time.
+//! - [`control::brakes`] knows no sockets, and [`systemd`] does not know what the
+//!   bytes mean that it has kept.
 //! - There are no globals: what a connection needs is passed to it.
 //! - `unsafe` is found at the edge to a system call or to hyper's buffers, each
 //!   with its reason, and nowhere else.

@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::io::Errno;
 use sd_notify::NotifyState;
 
 use crate::config::Prefix;
@@ -199,8 +200,17 @@ pub fn hold_name(prefix: &Prefix) -> String {
 
 /// These bytes in memory that nobody can change any more.
 fn seal(bytes: &[u8]) -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(memfd_create("ostree-serve-hold", flags)?);
+    let make = |extra| {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | extra;
+        memfd_create("ostree-serve-hold", flags)
+    };
+    let memory = match make(MemfdFlags::NOEXEC_SEAL) {
+        // Linux before 6.3 does not know the flag; later ones may insist on it
+        // (vm.memfd_noexec).
+        Err(Errno::INVAL) => make(MemfdFlags::empty()),
+        result => result,
+    };
+    let mut file = File::from(memory?);
     file.write_all(bytes)?;
     fcntl_add_seals(&file, seals() | SealFlags::SEAL)?;
     Ok(file)

@@ -186,10 +186,7 @@ fn what_is_held_stays_as_it_is_until_it_is_released() {
         .repo("/free", &free.path());
     let process = start(setup);
     let said = done(&process, &["hold", "/held", "--reason", "bad kernel"]);
-    for part in [
-        "/held is HELD.",
-        "Clients get exactly this generation: generation ",
-    ] {
+    for part in ["/held is HELD.", "Clients get exactly this generation: "] {
         assert!(said.contains(part), "{said}");
     }
     let log = process.log();
@@ -305,7 +302,7 @@ fn the_servers_group_may_ask_and_others_may_not() {
     if !rustix::process::geteuid().is_root() {
         // Nobody else is there to be. The owner is kept out by the same file, and
         // whom the server lets in is tested in `control::peer`.
-        fs::set_permissions(socket(&process), PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(socket(&process), PermissionsExt::from_mode(0o000)).unwrap();
         let (code, said) = ask(&process, &["status"]);
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("or as a member of the group"), "{said}");
@@ -501,7 +498,7 @@ fn a_service_manager_is_told_of_start_and_end() {
     let manager = Manager::new();
     let mut process = manager.start(serving(&repo), &[]);
     assert_eq!(manager.next().0, "READY=1\n");
-    assert_eq!(manager.next().0, "STATUS=Serving 1 repositories\n");
+    assert_eq!(manager.next().0, "STATUS=Serving 1 repository\n");
     process.signal(Signal::TERM);
     assert_eq!(manager.next().0, "STOPPING=1\n");
     assert!(process.wait().success());
@@ -521,10 +518,10 @@ fn a_hold_survives_a_restart() {
         panic!("{descriptors:?}");
     };
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    assert_eq!(fcntl_get_seals(kept).unwrap(), seals);
+    assert!(fcntl_get_seals(kept).unwrap().contains(seals));
     assert_eq!(
         manager.next().0,
-        "STATUS=Serving 1 repositories; HELD: /repo\n"
+        "STATUS=Serving 1 repository; HELD: /repo\n"
     );
     let held = status(&first)["held"].clone();
     let before = get(&first, &format!("/repo/{REF}"));

@@ -173,7 +173,7 @@ impl Brakes {
         }
         let lasting = self.keep(prefix, &*brake);
         tracing::warn!(
-            %prefix, by, %reason, lasting = ?lasting,
+            %prefix, by, %reason, %lasting,
             "held: nothing newer is published until it is released"
         );
         self.announce();
@@ -235,10 +235,13 @@ impl Brakes {
         if remains.is_none() {
             lock(&self.kept).remove(&name);
         }
-        tracing::warn!(
-            %prefix, by, was_held = before.is_some(), remains,
-            "released: what is new is published again"
-        );
+        match &before {
+            Some(hold) => tracing::warn!(
+                %prefix, by, held_by = hold.by, held_because = hold.reason, remains,
+                "released: what is new is published again"
+            ),
+            None => tracing::warn!(%prefix, by, remains, "released, but it was not held"),
+        }
         self.announce();
         Ok(Released {
             repository: brake.map(|brake| self.repository(prefix.clone(), &*brake)),
@@ -331,7 +334,10 @@ impl Brakes {
             .filter(|(_, brake)| brake.status().held.is_some())
             .map(|(prefix, _)| prefix.to_string())
             .collect();
-        let mut line = format!("Serving {} repositories", brakes.len());
+        let mut line = match brakes.len() {
+            1 => "Serving 1 repository".to_owned(),
+            count => format!("Serving {count} repositories"),
+        };
         if !held.is_empty() {
             // Writing to a string does not fail.
             _ = write!(line, "; HELD: {}", held.join(", "));

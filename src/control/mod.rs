@@ -141,6 +141,16 @@ pub enum Lasting {
     Process(String),
 }
 
+impl fmt::Display for Lasting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Restarts => f.write_str("over restarts"),
+            Self::Perhaps => f.write_str("perhaps over restarts"),
+            Self::Process(reason) => write!(f, "until the process ends: {reason}"),
+        }
+    }
+}
+
 /// What came of a release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {

@@ -50,9 +50,10 @@ impl Text<'_> {
         writeln!(
             f,
             "\n\
-             Clients get exactly this generation: {}.\n\
+             Clients get exactly this generation: {}, with {}.\n\
              Nothing newer is published until: ostree-serve release {}",
             self.generation(status),
+            refs(status),
             word(prefix)
         )?;
         match &held.lasting {
@@ -87,7 +88,7 @@ impl Text<'_> {
                         "{prefix} is released. It was held by {}.",
                         self.hold(before)
                     )?,
-                    None => writeln!(f, "{prefix} was not held; nothing changes.")?,
+                    None => writeln!(f, "{prefix} was not held.")?,
                 }
                 self.next(f, status)?;
             }
@@ -105,15 +106,16 @@ impl Text<'_> {
 
     /// What is published next.
     fn next(&self, f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
-        writeln!(f, "\nClients get {}.", self.generation(status))?;
         if !status.coherent {
-            return Ok(());
+            return writeln!(f, "\nClients get the files as they lie (coherent = false).");
         }
+        let generation = self.generation(status);
+        writeln!(f, "\nClients get generation {generation} now.")?;
         if status.waiting.is_empty() {
             return writeln!(
                 f,
-                "What lies in {} is published next, as soon as it is seen to be complete;\n\
-                 `ostree-serve status` then shows a higher number.",
+                "If there is something newer in {}, it is published next, as soon as it is seen\n\
+                 to be complete; `ostree-serve status` then shows a higher number.",
                 status.path.display()
             );
         }
@@ -158,6 +160,7 @@ impl Text<'_> {
         row(f, "generation", self.generation(status))?;
         if status.coherent {
             row(f, "signed", if status.signed { "yes" } else { "no" })?;
+            row(f, "refs", status.refs)?;
             row(f, "notice", Line(&status.notice))?;
         }
         if let Some(hold) = &status.held {
@@ -187,22 +190,16 @@ impl Text<'_> {
         row(f, "", format_args!("fix: {}", Line(remedy)))
     }
 
+    /// Which one it is, to follow the word "generation".
     fn generation(&self, status: &Status) -> String {
         if !status.coherent {
-            return "the files as they lie in the directory (coherent = false)".to_owned();
+            return "none: the files as they lie in the directory (coherent = false)".to_owned();
         }
-        let refs = match status.refs {
-            1 => "1 ref".to_owned(),
-            count => format!("{count} refs"),
-        };
-        match status.published.is_empty() {
-            true => "no generation yet".to_owned(),
-            false => format!(
-                "generation {}, published {}, with {refs}",
-                status.generation,
-                self.moment(&status.published)
-            ),
+        if status.published.is_empty() {
+            return "none yet".to_owned();
         }
+        let (number, published) = (status.generation, self.moment(&status.published));
+        format!("{number}, published {published}")
     }
 
     fn hold(&self, hold: &Hold) -> String {
@@ -229,17 +226,26 @@ impl Text<'_> {
 
 const NOT_DONE: &str = "
 What a hold cannot do:
+  It does not go back. If this generation is the bad one, publish a good commit that is newer,
+  and release.
   Machines that have updated already are not rolled back. Do that on the machines:
-      rpm-ostree rollback                       Fedora Kinoite, Silverblue, CoreOS
-      ostree admin undeploy 0                   ostree alone: takes away the newest deployment
-      flatpak update --commit=COMMIT APP        flatpak, with a good commit of the app
-  or publish a good commit that is newer than the bad one, and release.
+      rpm-ostree rollback                    Fedora Kinoite, Silverblue, CoreOS
+      ostree admin undeploy 0                ostree alone: takes away the newest deployment
+      flatpak update --commit=COMMIT APP     flatpak, with a good commit of the app
+  or let them get a good commit that is newer than the bad one.
   Objects that were downloaded already stay on the machines.
 ";
 
 /// A line of a block: what it is about, and that.
 fn row(f: &mut Formatter<'_>, label: &str, value: impl Display) -> fmt::Result {
     writeln!(f, "  {label:<12}{value}")
+}
+
+fn refs(status: &Status) -> String {
+    match status.refs {
+        1 => "1 ref".to_owned(),
+        count => format!("{count} refs"),
+    }
 }
 
 /// A prefix as a word of a shell.
@@ -359,12 +365,13 @@ ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
 
 /
   directory   /srv/plain
-  generation  the files as they lie in the directory (coherent = false)
+  generation  none: the files as they lie in the directory (coherent = false)
 
 /repo/my apps
   directory   /srv/repo
-  generation  generation 7, published 2026-02-27T02:00:00Z (2 days ago), with 12 refs
+  generation  7, published 2026-02-27T02:00:00Z (2 days ago)
   signed      yes
+  refs        12
   notice      inotify
   HELD        by alice since 2026-03-01T01:50:00Z (10 minutes ago): bad kernel
               to end it: ostree-serve release '/repo/my apps'
@@ -393,13 +400,13 @@ ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
             }));
             let parts = [
                 "/repo/my apps is HELD.\n",
-                "generation 7, published 2026-02-27T02:00:00Z (2 days ago), with 12 refs.",
+                "generation: 7, published 2026-02-27T02:00:00Z (2 days ago), with 12 refs.",
                 "until: ostree-serve release '/repo/my apps'",
                 expected,
                 "are not rolled back",
                 "rpm-ostree rollback",
                 "flatpak update --commit=",
-                "publish a good commit",
+                "publish a good commit that is newer",
                 "stay on the machines",
             ];
             for part in parts {
@@ -439,16 +446,13 @@ ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
             ),
             (
                 released(Some(hold()), vec![], None),
-                "What lies in /srv/repo is published next, as soon as it is seen to be complete",
+                "If there is something newer in /srv/repo, it is published next",
             ),
             (
                 released(Some(hold()), vec![obstacle()], None),
                 "not before this is repaired:\n\n  WAITING     summary.sig: ",
             ),
-            (
-                released(None, vec![], None),
-                "was not held; nothing changes",
-            ),
+            (released(None, vec![], None), "was not held."),
             (
                 released(Some(hold()), vec![], Some("no such socket".into())),
                 "MAY COME BACK WITH A RESTART: no such socket.",

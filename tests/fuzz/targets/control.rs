@@ -1,0 +1,44 @@
+//! Requests at the control socket: what is understood is safe to log and to name,
+//! and is sent again as one line that means the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ostree_serve::control::Request;
+use ostree_serve::systemd::hold_name;
+
+fuzz_target!(|line: &[u8]| {
+    let request = match Request::parse(line) {
+        Ok(request) => request,
+        Err(reason) => {
+            assert!(!reason.is_empty());
+            return;
+        }
+    };
+    let sent = serde_json::to_string(&request).expect("requests are texts");
+    assert!(!sent.contains('\n'), "{sent:?}");
+    assert_eq!(Request::parse(sent.as_bytes()).as_ref(), Ok(&request));
+
+    let prefix = match &request {
+        Request::Hold { prefix, reason } => {
+            let reason = reason.to_string();
+            assert!(!reason.is_empty());
+            assert!(!reason.chars().any(char::is_control), "{reason:?}");
+            Some(prefix)
+        }
+        Request::Release { prefix } => Some(prefix),
+        Request::Status { prefix } => prefix.as_ref(),
+    };
+    let Some(prefix) = prefix else { return };
+    let text = prefix.to_string();
+    assert!(text.starts_with('/'));
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+    // What systemd takes for a name of a descriptor.
+    let name = hold_name(prefix);
+    assert!(name.len() <= 255);
+    assert!(
+        name.bytes()
+            .all(|it| (b' '..127).contains(&it) && it != b':'),
+        "{name:?}"
+    );
+});
