@@ -45,6 +45,7 @@
 //! - [`resource`]: all that an archive repository can be asked for;
 //! - [`mod@format`]: reading what ostree wrote;
 //! - [`files`]: opening and reading, confined and without stalling;
+//! - [`signature`]: whether signatures belong to a document;
 //! - [`watch`]: noticing that files changed.
 //!
 //! # Who does not know what
@@ -98,5 +99,6 @@ pub mod format;
 pub mod repo;
 pub mod resource;
 pub mod routes;
+pub mod signature;
 pub mod statics;
 pub mod watch;
