@@ -13,9 +13,10 @@ use tokio::task::JoinHandle;
 #[cfg(doc)]
 use super::Cause;
 use super::{Identity, OpenFile, Patience, Unreadable};
+use crate::resource::checksum::{Checksum, Hasher};
 
-/// What a file holds.
-#[derive(Debug)]
+/// What a file holds. Copies share the memory, or the open file.
+#[derive(Clone, Debug)]
 pub enum Content {
     /// All of it, read already.
     Memory(Bytes),
@@ -47,6 +48,19 @@ impl Content {
         };
         read.map(Self::Memory)
             .map_err(|error| Unreadable::new(directory, name, error))
+    }
+
+    /// As [`Content::of`], on a thread that may wait.
+    ///
+    /// # Errors
+    /// As [`Content::of`].
+    pub fn of_blocking(file: OpenFile, directory: &Path, name: &str) -> Result<Self, Unreadable> {
+        let len = file.identity.size;
+        let file = FileContent::new(file, directory.join(name));
+        match len <= Self::SMALL {
+            true => file.read_blocking(0, len as usize).map(Self::Memory),
+            false => Ok(Self::File(file)),
+        }
     }
 
     /// Length in bytes.
@@ -100,6 +114,21 @@ impl FileContent {
     /// The read's; [`Cause::Shrank`] if the file ends before.
     pub fn read_blocking(&self, offset: u64, len: usize) -> Result<Bytes, Unreadable> {
         read_waiting(&self.file, offset, len).map_err(|error| self.unreadable(error))
+    }
+
+    /// The SHA-256 of all bytes, on the calling thread, which may wait.
+    ///
+    /// # Errors
+    /// As [`FileContent::read_blocking`].
+    pub fn digest_blocking(&self) -> Result<Checksum, Unreadable> {
+        let mut hasher = Hasher::new();
+        let mut offset = 0;
+        while offset < self.len() {
+            let len = (self.len() - offset).min(Chunks::SIZE as u64) as usize;
+            hasher.update(&self.read_blocking(offset, len)?);
+            offset += len as u64;
+        }
+        Ok(hasher.finish())
     }
 
     /// Puts the file's name to an error.

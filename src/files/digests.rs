@@ -7,8 +7,8 @@ use quick_cache::sync::Cache;
 
 #[cfg(doc)]
 use super::Cause;
-use super::{Chunks, Content, FileContent, Identity, Unreadable};
-use crate::resource::checksum::{Checksum, Hasher};
+use super::{Content, FileContent, Identity, Unreadable};
+use crate::resource::Checksum;
 
 /// The digests of files whose names do not tell them.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Digests {
         // Remembered by the thread that hashes: who asks may have lost patience
         // with a large file, and is to find the digest when it asks again.
         let work = tokio::task::spawn_blocking(move || {
-            let digest = hash(&to_hash)?;
+            let digest = to_hash.digest_blocking()?;
             if identity.settled_for(SETTLED_SECONDS, now()) {
                 known.insert(identity, digest);
             }
@@ -74,15 +74,4 @@ fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64)
-}
-
-fn hash(file: &FileContent) -> Result<Checksum, Unreadable> {
-    let mut hasher = Hasher::new();
-    let mut offset = 0;
-    while offset < file.len() {
-        let len = (file.len() - offset).min(Chunks::SIZE as u64) as usize;
-        hasher.update(&file.read_blocking(offset, len)?);
-        offset += len as u64;
-    }
-    Ok(hasher.finish())
 }

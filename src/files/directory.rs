@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -66,6 +67,21 @@ impl Identity {
             modified: (stat.st_mtime, stat.st_mtime_nsec),
             changed: (stat.st_ctime, stat.st_ctime_nsec),
         }
+    }
+
+    /// When its bytes were last changed: seconds and nanoseconds since 1970, as
+    /// far as nobody set the time by hand.
+    pub fn modified(&self) -> (i64, u64) {
+        self.modified
+    }
+
+    /// How long ago the inode was last changed, by the clocks of file system and
+    /// machine; zero if it is in the future.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        let (seconds, nanoseconds) = self.changed;
+        let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let changed = UNIX_EPOCH + seconds + Duration::from_nanos(nanoseconds);
+        now.duration_since(changed).unwrap_or_default()
     }
 
     /// When it was last changed, in seconds since 1970.
@@ -171,27 +187,94 @@ impl Directory {
         patience: Patience,
     ) -> Result<Opened, Unreadable> {
         self.opens.fetch_add(1, Ordering::Relaxed);
-        let opened = match links {
-            Links::Refused => self.open_strictly(name, FILE_FLAGS | OFlags::NOFOLLOW, patience),
+        self.outcome(name, self.open_any(name, links, FILE_FLAGS, patience))
+    }
+
+    fn open_any(
+        &self,
+        name: &str,
+        links: Links,
+        flags: OFlags,
+        patience: Patience,
+    ) -> Result<OwnedFd, Errno> {
+        match links {
+            Links::Refused => self.open_strictly(name, flags | OFlags::NOFOLLOW, patience),
             Links::Inside(root) => match name
                 .strip_prefix(root)
                 .and_then(|rest| rest.strip_prefix('/'))
             {
-                Some(rest) => self.open_alias(root, rest, patience),
+                Some(rest) => self.open_alias(root, rest, flags, patience),
                 None => Err(Errno::NOENT),
             },
-        };
-        self.outcome(name, opened)
+        }
     }
 
-    fn open_alias(&self, root: &str, name: &str, patience: Patience) -> Result<OwnedFd, Errno> {
+    /// What is in the directory `name`, in no order; `None` if there is no such
+    /// directory. Names that are not UTF-8 are left out: nothing that is served
+    /// has one. May wait.
+    ///
+    /// # Errors
+    /// Whatever keeps the directory from being read.
+    pub fn list(
+        &self,
+        name: &str,
+        links: Links,
+    ) -> Result<Option<Vec<(String, FileType)>>, Unreadable> {
+        let unreadable = |errno: Errno| Unreadable::new(&self.path, name, errno);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = match self.open_any(name, links, flags, Patience::Wait) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(errno) => return Err(unreadable(errno)),
+        };
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::new(fd).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => entries.push((name.to_owned(), entry.file_type())),
+            }
+        }
+        Ok(Some(entries))
+    }
+
+    /// The state of the regular file `name`, without opening it for reading;
+    /// `None` if there is no such file. May wait.
+    ///
+    /// # Errors
+    /// What keeps it from being looked at, or that it is no regular file.
+    pub fn identify(&self, name: &str) -> Result<Option<Identity>, Unreadable> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match self.outcome(name, self.open_strictly(name, flags, Patience::Wait))? {
+            Opened::File(file) => Ok(Some(file.identity)),
+            Opened::Absent => Ok(None),
+            Opened::WouldWait => Err(Unreadable::new(&self.path, name, Errno::AGAIN)),
+        }
+    }
+
+    /// Whether its path still leads to this directory, and not to another one
+    /// that was put in its place, or to none.
+    pub fn is_in_place(&self) -> bool {
+        let here = rustix::fs::fstat(&self.fd);
+        let there = rustix::fs::stat(&self.path);
+        matches!((here, there), (Ok(here), Ok(there))
+            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))
+    }
+
+    fn open_alias(
+        &self,
+        root: &str,
+        name: &str,
+        flags: OFlags,
+        patience: Patience,
+    ) -> Result<OwnedFd, Errno> {
         let root = self.open_strictly(root, DIRECTORY_FLAGS, patience)?;
         match self.resolver {
             Resolver::Openat2 => {
                 let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-                self.openat2_patiently(root.as_fd(), name, FILE_FLAGS, resolve, patience)
+                self.openat2_patiently(root.as_fd(), name, flags, resolve, patience)
             }
-            Resolver::Walk => walk_links(root, name),
+            Resolver::Walk => walk_links(root, name, flags),
         }
     }
 
@@ -317,7 +400,7 @@ fn is_link(at: impl AsFd, name: &OsStr) -> bool {
 
 /// What `openat2` does with BENEATH alone: links are followed, `..` leads up
 /// to `root` and no further.
-fn walk_links(root: OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+fn walk_links(root: OwnedFd, name: &str, last: OFlags) -> Result<OwnedFd, Errno> {
     // As many as the kernel follows (path_resolution(7)).
     const MOST_LINKS: usize = 40;
     let mut links = 0;
@@ -340,7 +423,7 @@ fn walk_links(root: OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
         }
         let name = OsStr::from_bytes(&component);
         let flags = if ahead.is_empty() {
-            FILE_FLAGS
+            last
         } else {
             DIRECTORY_FLAGS
         };

@@ -185,6 +185,17 @@ pub enum Freshness {
 }
 
 impl Resource<'_> {
+    /// The same, if it is one of the documents in `summaries/`, which have
+    /// digests for names.
+    pub fn in_summaries(&self) -> Option<Resource<'static>> {
+        match *self {
+            Self::SubSummary { digest } => Some(Resource::SubSummary { digest }),
+            Self::SubSummaryDelta { from, to } => Some(Resource::SubSummaryDelta { from, to }),
+            Self::IndexSignature { digest } => Some(Resource::IndexSignature { digest }),
+            _ => None,
+        }
+    }
+
     /// How its bytes are identified.
     pub fn identity(&self) -> Identity {
         match *self {
