@@ -9,6 +9,7 @@ pub mod signatures;
 pub mod summary;
 pub mod summary_index;
 pub mod superblock;
+pub mod tree;
 
 use crate::resource::Checksum;
 use gvariant::Value;
