@@ -103,11 +103,17 @@ fn check_plaintext(file: &Path, addresses: &[Address]) -> Vec<Finding> {
 fn check_repo(repo: &RepoMount) -> Vec<Finding> {
     let mount = &repo.mount;
     let path = &mount.path.value;
-    if let Err(finding) = Repo::open(path, repo.publishing.clone()) {
-        return vec![finding];
-    }
+    let opened = match Repo::open(path, repo.publishing.clone()) {
+        Ok(opened) => opened,
+        Err(finding) => return vec![finding],
+    };
     let about = format!("an archive repository, served at {}", mount.prefix);
     let mut findings = vec![Finding::note(&**path, about)];
+    let obstacles = opened.status().waiting;
+    findings.extend(obstacles.into_iter().map(|obstacle| {
+        let reason = format!("{}: {}", obstacle.file, obstacle.reason);
+        Finding::warning(&**path, reason).remedy(obstacle.remedy)
+    }));
     findings.extend(check_access(path));
     let summary = path.join("summary");
     if matches!(summary.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)

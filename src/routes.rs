@@ -24,7 +24,8 @@ pub enum Site {
 }
 
 impl Routes {
-    /// Opens everything that the configuration names.
+    /// Opens everything that the configuration names, and keeps repositories up
+    /// to date. Needs a runtime around it.
     ///
     /// # Errors
     /// What cannot be served, and why; never empty.
@@ -33,7 +34,11 @@ impl Routes {
         let mut sites = Vec::new();
         for RepoMount { mount, publishing } in &config.repos {
             match Repo::open(&mount.path.value, publishing.clone()) {
-                Ok(repo) => sites.push((mount.prefix.clone(), Site::Repo(Arc::new(repo)))),
+                Ok(repo) => {
+                    let repo = Arc::new(repo);
+                    repo.keep();
+                    sites.push((mount.prefix.clone(), Site::Repo(repo)));
+                }
                 Err(finding) => findings.push(finding),
             }
         }

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 
 use common::client::{Client, connect};
 use common::hyper_client::{RequestBody, Sender};
-use common::{Setup, TestRepo, TestServer, pattern};
+use common::{Setup, TestRepo, TestServer, pattern, summary_with};
 use http_body_util::BodyExt;
 
 #[test]
@@ -337,7 +337,8 @@ fn a_client_may_close_its_side() {
 async fn a_large_document_is_not_kept_in_memory_for_each_stream() {
     let repo = TestRepo::new();
     let len = 20_000_000;
-    std::fs::write(repo.file("summary"), pattern(len)).unwrap();
+    std::fs::remove_file(repo.file("summary.sig")).unwrap();
+    std::fs::write(repo.file("summary"), summary_with(&pattern(len))).unwrap();
     let server = TestServer::of(&repo);
     let mut sender = Sender::connect(&server, "h2").await;
     let mut replies = Vec::new();
@@ -345,7 +346,9 @@ async fn a_large_document_is_not_kept_in_memory_for_each_stream() {
         let request = sender
             .request("GET", "/repo/summary")
             .body(RequestBody::default());
-        replies.push(sender.send(request.unwrap()).await.unwrap());
+        let reply = sender.send(request.unwrap()).await.unwrap();
+        assert_eq!(reply.status(), 200);
+        replies.push(reply);
     }
     // Of 1 GB that was asked for, this process (which is the client, too, and
     // grants windows of 16 MB) holds far less.

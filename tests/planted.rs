@@ -104,7 +104,8 @@ fn a_file_removed_while_it_is_sent_is_sent_whole() {
     begin(&mut client, &path);
     fs::remove_file(repo.file(&object)).unwrap();
     assert!(client.read_exactly(LARGE).unwrap() == pattern(LARGE));
-    assert_eq!(client.get(&path).status, 404);
+    // And once more: another client may be in the middle of the same pull.
+    assert!(client.get(&path).body == pattern(LARGE));
 }
 
 /// Puts something in the place of an object, by its path.
@@ -240,7 +241,10 @@ fn what_may_not_be_read_is_an_error_with_advice() {
     let repo = TestRepo::new();
     let object = repo.find(".dirtree");
     fs::set_permissions(repo.file(&object), PermissionsExt::from_mode(0o000)).unwrap();
-    let setup = Setup::new().repo("/repo", &repo.path());
+    // The server's user may not write beside the configuration.
+    let setup = Setup::new()
+        .control("nowhere/control.sock")
+        .repo("/repo", &repo.path());
     let mut command = Command::new(env!("CARGO_BIN_EXE_ostree-serve"));
     if rustix::process::geteuid().is_root() {
         // Root may read everything, so somebody else has to serve.

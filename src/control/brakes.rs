@@ -45,7 +45,10 @@ impl Brake for Repo {
     }
 
     fn frozen(&self) -> Option<Vec<u8>> {
-        self.frozen()
+        self.frozen().unwrap_or_else(|error| {
+            tracing::error!(%error, "the frozen generation cannot be read");
+            None
+        })
     }
 
     fn restore(&self, frozen: &[u8]) -> Result<(), String> {

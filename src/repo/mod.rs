@@ -1,33 +1,72 @@
 //! An open repository: from a resource to its content, and what is known about
 //! its bytes.
 //!
-//! HTTP is not known here; [`crate::http`] makes validators of these facts.
+//! Mutable documents come from a [`generation::Generation`], a state of all of
+//! them that was found to belong together; everything else comes from the
+//! directory. HTTP is not known here; [`crate::http`] makes validators of these
+//! facts.
 
+pub mod brake;
+pub mod deltas;
+pub mod frozen;
+pub mod generation;
+pub mod grace;
+pub mod judge;
+pub mod keeper;
+pub mod observation;
 pub mod status;
 pub mod visitor;
 
+use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rustix::fs::FileType;
 use rustix::io::Errno;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::config::Publishing;
 use crate::files::{self, Cause, Content, Digests, Directory, Links, Unreadable};
 use crate::finding::{Finding, shell_word};
 use crate::format::repo_config::RepoConfig;
 use crate::resource::path::file_path;
-use crate::resource::{Checksum, Identity, Resource};
-use status::{Hold, Status};
-use visitor::Visitor;
+use crate::resource::{Checksum, Identity, Resource, RootDocument};
+use crate::signature::Keys;
+use crate::watch::Watch;
+use brake::Brake;
+use deltas::Deltas;
+use generation::{Generation, Publications};
+use grace::Grace;
+use judge::Problem;
+use keeper::Keeper;
+use status::{Hold, Obstacle, Status};
+use visitor::{Lineage, Visitor};
 
 /// A repository that is being served.
 #[derive(Debug)]
 pub struct Repo {
-    directory: Arc<Directory>,
+    /// Where objects are. It changes if another directory is put in its place.
+    directory: ArcSwap<Directory>,
     digests: Digests,
     publishing: Publishing,
+    lineage: Arc<Lineage>,
+    publications: Publications,
+    deltas: Deltas,
+    grace: Grace,
+    brake: Brake,
+    /// Locked while it looks, which may take as long as the disk does; what is
+    /// wanted at any time is beside it.
+    keeper: Mutex<Keeper>,
+    obstacles: Mutex<Vec<Obstacle>>,
+    notice: Mutex<String>,
+    task: Mutex<Option<AbortHandle>>,
+    /// Asks for a look.
+    nudge: Arc<Notify>,
 }
 
 /// What was found for a resource.
@@ -41,7 +80,8 @@ pub struct Found {
 }
 
 impl Repo {
-    /// Opens the repository in the directory `path`.
+    /// Opens the repository in the directory `path`, and publishes what is there
+    /// unless it is about to change.
     ///
     /// # Errors
     /// Why it cannot be served, and what to do.
@@ -67,65 +107,113 @@ impl Repo {
     /// # Errors
     /// As [`Repo::open`].
     pub fn from_directory(directory: Directory, publishing: Publishing) -> Result<Self, Finding> {
-        let path = directory.path().to_owned();
+        check_servable(&directory)?;
+        let keys = match &*publishing.verify_keys {
+            [] => None,
+            files => Some(Keys::load(files).map_err(first)?),
+        };
         let repo = Self {
-            directory: Arc::new(directory),
+            directory: ArcSwap::from_pointee(directory),
             digests: Digests::new(),
+            lineage: Arc::new(Lineage),
+            publications: Publications::new(publishing.grace),
+            deltas: Deltas::new(publishing.grace),
+            grace: Grace::new(publishing.grace),
+            brake: Brake::default(),
+            keeper: Mutex::new(Keeper::new(&publishing, keys)),
+            obstacles: Mutex::default(),
+            notice: Mutex::new("not watched".into()),
+            task: Mutex::default(),
+            nudge: Arc::default(),
             publishing,
         };
-        let text = match repo.read_config_blocking() {
-            Ok(Some(text)) => text,
-            Ok(None) => {
-                let finding =
-                    Finding::error(&*path, "is no ostree repository: it has no file `config`");
-                return Err(finding.remedy(init(&path)));
-            }
-            Err(error) => {
-                let reason = error.cause.to_string();
-                return Err(Finding::error(&*error.path, reason).remedy(error.remedy()));
-            }
-        };
-        RepoConfig::parse(&text)
-            .and_then(|config| config.check_servable())
-            .map_err(|reason| {
-                let remedy = "serve an archive repository: make one beside it \
-                              (ostree init --mode=archive --repo=…), then `ostree pull-local` into it";
-                Finding::error(path.join("config"), reason).remedy(remedy)
-            })?;
+        repo.look(Instant::now());
         Ok(repo)
     }
 
-    /// Freezes it at the generation that is served now. A second hold replaces
-    /// the first one's reason and keeps the frozen generation.
-    ///
-    /// # Errors
-    /// Why that is not possible.
-    pub fn hold(&self, _hold: Hold) -> Result<(), String> {
-        Err("not yet".into())
+    /// Looks again whenever something may have changed, for as long as the
+    /// repository is in use. Needs a runtime around it; a second call does
+    /// nothing.
+    pub fn keep(self: &Arc<Self>) {
+        let mut task = lock(&self.task);
+        if task.is_some() {
+            return;
+        }
+        let path = self.directory().path().to_owned();
+        let watch = Watch::repository(&path, self.publishing.notice, self.publishing.poll);
+        *lock(&self.notice) = watch.means().to_string();
+        let keeping = keep(Arc::downgrade(self), Arc::clone(&self.nudge), watch);
+        *task = Some(tokio::spawn(keeping).abort_handle());
     }
 
-    /// Ends a hold, and gives it; `None` if there was none.
-    pub fn release(&self) -> Option<Hold> {
-        None
+    /// Looks at the directory, and publishes what may be published. Gives the
+    /// time after which to look again although nothing changes.
+    fn look(&self, now: Instant) -> Option<Duration> {
+        let mut keeper = lock(&self.keeper);
+        if self.brake.held().is_some() {
+            return None;
+        }
+        let old = self.publications.current();
+        let recheck = match self.directory_in_place() {
+            Ok(directory) if self.publishing.coherent => {
+                keeper.look(directory, &self.publications, &self.brake, now)
+            }
+            Ok(directory) => {
+                self.directory.store(directory);
+                None
+            }
+            Err(problem) => {
+                keeper.cannot_look(self.directory().path(), problem, now);
+                None
+            }
+        };
+        *lock(&self.obstacles) = keeper.obstacles();
+        if let Some(new) = self.publications.current() {
+            self.directory.store(Arc::clone(&new.directory));
+            if let Some(old) = old {
+                self.retire(&old, &new, now);
+            }
+        }
+        self.grace.sweep(now);
+        self.deltas.sweep(now);
+        recheck
     }
 
-    /// The hold and the frozen generation, for [`Repo::restore`]; `None` if it
-    /// is not held.
-    pub fn frozen(&self) -> Option<Vec<u8>> {
-        None
+    /// The directory that is at the repository's path now.
+    fn directory_in_place(&self) -> Result<Arc<Directory>, Problem> {
+        let old = self.directory();
+        if old.is_in_place() {
+            return Ok(old);
+        }
+        let path = old.path();
+        let new = Directory::open(path).map_err(|error| {
+            let reason = format!("the repository's directory is gone: {}", error.cause);
+            Problem::with_directory(reason, "mount it, or put it back in place".into())
+        })?;
+        check_servable(&new).map_err(|finding| {
+            let reason = format!("another directory was put in its place: {}", finding.reason);
+            Problem::with_directory(reason, finding.remedy.unwrap_or_default())
+        })?;
+        Ok(Arc::new(new))
     }
 
-    /// Goes on with a hold of a process before this one.
-    ///
-    /// # Errors
-    /// What is wrong with the bytes.
-    pub fn restore(&self, _frozen: &[u8]) -> Result<(), String> {
-        Err("not yet".into())
+    /// Keeps what clients of the old generation still need, before somebody
+    /// prunes it.
+    fn retire(&self, old: &Generation, new: &Generation, now: Instant) {
+        let is_gone = |commit: &Checksum| !new.commits.contains(commit);
+        let tips = old.refs.iter().filter(|(_, commit)| is_gone(commit));
+        let tips = tips.map(|(name, commit)| (*commit, new.refs.get(name).copied()));
+        let tips: HashMap<_, _> = tips.collect();
+        for commit in old.commits.iter().filter(|commit| is_gone(commit)) {
+            let successor = tips.get(commit).copied().flatten();
+            let kept = self.grace.retire(&old.directory, *commit, successor, now);
+            tracing::debug!(%commit, objects = kept, "kept for clients that began with it");
+        }
     }
 
-    /// How it stands.
-    pub fn status(&self) -> Status {
-        Status::default()
+    /// The directory that everything is opened beneath.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.directory.load_full()
     }
 
     /// How it was configured.
@@ -133,27 +221,162 @@ impl Repo {
         &self.publishing
     }
 
-    /// The directory that everything is opened beneath.
-    pub fn directory(&self) -> &Directory {
-        &self.directory
+    /// Freezes it at the generation that is served now. A second hold replaces
+    /// the first one's reason and keeps the frozen generation.
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn hold(&self, hold: Hold) -> Result<(), String> {
+        if !self.publishing.coherent {
+            return Err(
+                "it has `coherent = false`: its files are served as they lie, \
+                        and cannot be frozen"
+                    .into(),
+            );
+        }
+        if self.publications.current().is_none() {
+            return Err("nothing is published yet".into());
+        }
+        self.brake.put_on(hold);
+        Ok(())
     }
 
-    /// Finds a resource; `None` if the repository does not have it.
+    /// Ends a hold, and gives it; `None` if there was none.
+    pub fn release(&self) -> Option<Hold> {
+        let held = self.brake.take_off();
+        self.nudge.notify_one();
+        held
+    }
+
+    /// The hold and the frozen generation, for [`Repo::restore`]; `None` if it
+    /// is not held. May wait for the disk.
+    ///
+    /// # Errors
+    /// If a document cannot be read any more.
+    pub fn frozen(&self) -> io::Result<Option<Vec<u8>>> {
+        let (Some(hold), Some(generation)) = (self.brake.held(), self.publications.current())
+        else {
+            return Ok(None);
+        };
+        frozen::write(&hold, &generation).map(Some)
+    }
+
+    /// Goes on with a hold of a process before this one, or of this repository
+    /// before a reload.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn restore(&self, frozen: &[u8]) -> Result<(), String> {
+        if !self.publishing.coherent {
+            return Err("it has `coherent = false` now, and cannot be held".into());
+        }
+        let (hold, generation) = frozen::parse_frozen(frozen, self.directory())?;
+        let mut keeper = lock(&self.keeper);
+        keeper.publish_frozen(&self.publications, generation);
+        self.brake.put_on(hold);
+        Ok(())
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        let current = self.publications.current();
+        let published = |it: &Arc<Generation>| humantime::format_rfc3339_seconds(it.published);
+        Status {
+            path: self.directory().path().to_owned(),
+            coherent: self.publishing.coherent,
+            generation: current.as_ref().map_or(0, |it| it.number),
+            published: current
+                .as_ref()
+                .map_or_else(String::new, |it| published(it).to_string()),
+            signed: current.as_ref().is_some_and(|it| it.is_signed()),
+            refs: current.as_ref().map_or(0, |it| it.refs.len()),
+            notice: lock(&self.notice).clone(),
+            held: self.brake.held(),
+            waiting: lock(&self.obstacles).clone(),
+        }
+    }
+
+    /// Finds a resource for a visitor; `None` if the repository does not have it.
     ///
     /// # Errors
     /// Why a file that is there cannot be served.
     pub async fn lookup(
         &self,
         resource: &Resource<'_>,
-        _visitor: &Visitor,
+        visitor: &Visitor,
     ) -> Result<Option<Found>, Unreadable> {
+        if self.publishing.coherent {
+            if let Resource::Config | Resource::Root(_) | Resource::Ref(_) = resource {
+                return self.lookup_document(resource, visitor).await;
+            }
+            if let Some(document) = self.publications.find_named(resource) {
+                return Ok(Some(document.found()));
+            }
+        }
+        match (*resource, self.publishing.coherent) {
+            (Resource::Delta { from, to, file }, true) => {
+                let directory = self.directory();
+                let name = (from, to);
+                self.deltas
+                    .find(name, file, &directory, &self.digests, visitor)
+                    .await
+            }
+            (Resource::Object { checksum, kind }, true) => {
+                let found = self.lookup_file(resource).await?;
+                let object = (checksum, kind);
+                match &found {
+                    Some(found) => self.grace.served(object, found, Instant::now()),
+                    None => return Ok(self.grace.find(object, Instant::now())),
+                }
+                Ok(found)
+            }
+            _ => self.lookup_file(resource).await,
+        }
+    }
+
+    /// A mutable document, of the generation that this visitor has to see.
+    async fn lookup_document(
+        &self,
+        resource: &Resource<'_>,
+        visitor: &Visitor,
+    ) -> Result<Option<Found>, Unreadable> {
+        let Some(current) = self.publications.first().await else {
+            let reason = "the repository's files have not stood still since the start";
+            let cause = Cause::Other(io::Error::other(reason));
+            return Err(Unreadable::new(
+                self.directory().path(),
+                &file_path(resource),
+                cause,
+            ));
+        };
+        let generation = match resource {
+            // Clients ask for these first (client-contract 1.4).
+            Resource::Root(RootDocument::SummarySignature | RootDocument::SummaryIndex) => {
+                visitor.pin(&self.lineage, &current, Instant::now());
+                current
+            }
+            Resource::Root(_) => visitor
+                .pinned(&self.lineage, Instant::now())
+                .unwrap_or(current),
+            _ => current,
+        };
+        match generation.find(resource) {
+            // The error that it gives is the answer.
+            None if generation.unreadable.may_contain(resource) => self.lookup_file(resource).await,
+            found => Ok(found),
+        }
+    }
+
+    /// A file, as it lies in the directory.
+    async fn lookup_file(&self, resource: &Resource<'_>) -> Result<Option<Found>, Unreadable> {
+        let directory = self.directory();
         let name = file_path(resource);
         let links = match resource {
             // An alias is a link inside refs/ (`ostree refs --alias`).
             Resource::Ref(_) => Links::Inside("refs"),
             _ => Links::Refused,
         };
-        let file = match files::open(&self.directory, &name, links).await {
+        let file = match files::open(&directory, &name, links).await {
             // The first half of a ref's name is a directory, and no ref.
             Err(Unreadable {
                 cause: Cause::NotRegular(FileType::Directory),
@@ -162,9 +385,9 @@ impl Repo {
             result => result?,
         };
         let Some(file) = file else { return Ok(None) };
-        let mut content = Content::of(file, self.directory.path(), &name).await?;
+        let mut content = Content::of(file, directory.path(), &name).await?;
         if let Resource::Config = resource {
-            content = Content::Memory(self.public_config(&content)?);
+            content = Content::Memory(public_config(&content, &directory)?);
         }
         let digest = match resource.identity() {
             Identity::Name(_) | Identity::NameAndSize(_) => None,
@@ -172,35 +395,98 @@ impl Repo {
         };
         Ok(Some(Found { content, digest }))
     }
+}
 
-    /// What clients may see of the file `config`.
-    fn public_config(&self, content: &Content) -> Result<Bytes, Unreadable> {
-        let Content::Memory(text) = content else {
-            let cause = Cause::TooLarge(Content::SMALL);
-            return Err(Unreadable::new(self.directory.path(), "config", cause));
-        };
-        let config = std::str::from_utf8(text)
-            .map_err(|error| error.to_string())
-            .and_then(RepoConfig::parse)
-            .and_then(|config| config.check_servable().map(|()| config))
-            .map_err(|reason| {
-                Unreadable::new(self.directory.path(), "config", Cause::Malformed(reason))
-            })?;
-        Ok(config.render().into())
+impl Drop for Repo {
+    fn drop(&mut self) {
+        if let Some(task) = lock(&self.task).take() {
+            task.abort();
+        }
     }
+}
 
-    fn read_config_blocking(&self) -> Result<Option<String>, Unreadable> {
-        let opened = self
-            .directory
-            .open_file("config", Links::Refused, files::Patience::Wait)?;
-        let files::Opened::File(file) = opened else {
-            return Ok(None);
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is locked here is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The task of [`Repo::keep`]. It holds the repository only while it looks, so
+/// that it ends with it.
+async fn keep(repo: Weak<Repo>, nudge: Arc<Notify>, mut watch: Watch) {
+    let mut recheck = Some(Duration::ZERO);
+    loop {
+        let alarm = async {
+            match recheck {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
         };
-        let path: PathBuf = self.directory.path().join("config");
-        let len = file.identity.size.min(Content::SMALL) as usize;
-        let bytes = files::FileContent::new(file, path).read_blocking(0, len)?;
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        tokio::select! {
+            _ = watch.changed() => {}
+            () = nudge.notified() => {}
+            () = alarm => {}
+        }
+        let Some(repo) = repo.upgrade() else { return };
+        *lock(&repo.notice) = watch.means().to_string();
+        let look = tokio::task::spawn_blocking(move || repo.look(Instant::now()));
+        // An error means that the runtime ends.
+        let Ok(next) = look.await else { return };
+        recheck = next;
     }
+}
+
+/// Whether a directory holds an archive repository.
+fn check_servable(directory: &Directory) -> Result<(), Finding> {
+    let path = directory.path();
+    let text = match read_config_blocking(directory) {
+        Ok(Some(text)) => text,
+        Ok(None) => {
+            let finding = Finding::error(path, "is no ostree repository: it has no file `config`");
+            return Err(finding.remedy(init(path)));
+        }
+        Err(error) => {
+            let reason = error.cause.to_string();
+            return Err(Finding::error(&*error.path, reason).remedy(error.remedy()));
+        }
+    };
+    RepoConfig::parse(&text)
+        .and_then(|config| config.check_servable())
+        .map_err(|reason| {
+            let remedy = "serve an archive repository: make one beside it \
+                          (ostree init --mode=archive --repo=…), then `ostree pull-local` into it";
+            Finding::error(path.join("config"), reason).remedy(remedy)
+        })
+}
+
+/// What clients may see of the file `config`.
+fn public_config(content: &Content, directory: &Directory) -> Result<Bytes, Unreadable> {
+    let unreadable = |cause| Unreadable::new(directory.path(), "config", cause);
+    let Content::Memory(text) = content else {
+        return Err(unreadable(Cause::TooLarge(Content::SMALL)));
+    };
+    let config = std::str::from_utf8(text)
+        .map_err(|error| error.to_string())
+        .and_then(RepoConfig::parse)
+        .and_then(|config| config.check_servable().map(|()| config))
+        .map_err(|reason| unreadable(Cause::Malformed(reason)))?;
+    Ok(config.render().into())
+}
+
+fn read_config_blocking(directory: &Directory) -> Result<Option<String>, Unreadable> {
+    let opened = directory.open_file("config", Links::Refused, files::Patience::Wait)?;
+    let files::Opened::File(file) = opened else {
+        return Ok(None);
+    };
+    let path: PathBuf = directory.path().join("config");
+    let len = file.identity.size.min(Content::SMALL) as usize;
+    let bytes = files::FileContent::new(file, path).read_blocking(0, len)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// A repository has one finding, and this is the gravest.
+fn first(findings: Vec<Finding>) -> Finding {
+    let none = || Finding::error(Path::new("verify_keys"), "the keys cannot be used");
+    findings.into_iter().next().unwrap_or_else(none)
 }
 
 /// The command that makes a repository.

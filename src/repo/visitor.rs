@@ -2,6 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::deltas::{self, Unit};
+use super::generation::Generation;
 
 /// A client's connection, as far as a repository has to tell one from another.
 ///
@@ -12,7 +17,31 @@ use std::net::IpAddr;
 pub struct Visitor {
     name: String,
     address: Option<IpAddr>,
+    pins: Mutex<Vec<Pin>>,
+    deltas: Mutex<Vec<(deltas::Name, Arc<Unit>)>>,
 }
+
+/// The generation that a repository's signature was taken from.
+#[derive(Debug)]
+struct Pin {
+    repository: Arc<Lineage>,
+    generation: Arc<Generation>,
+    until: Instant,
+}
+
+/// Tells one repository from another.
+#[derive(Debug)]
+pub struct Lineage;
+
+/// How long after a signature its client may ask for what is signed.
+const PINNED: Duration = Duration::from_secs(60);
+
+/// How many deltas a connection is in the middle of; libostree fetches two
+/// parts at a time (client-contract 2.3).
+const MOST_DELTAS: usize = 8;
+
+/// Of how many repositories a connection remembers a generation.
+const MOST_PINS: usize = 8;
 
 impl Visitor {
     /// A new connection of this peer.
@@ -20,7 +49,54 @@ impl Visitor {
         Self {
             name: name.to_string(),
             address,
+            pins: Mutex::default(),
+            deltas: Mutex::default(),
         }
+    }
+
+    /// Remembers that a signature, or an index, was taken from this generation.
+    pub fn pin(&self, repository: &Arc<Lineage>, generation: &Arc<Generation>, now: Instant) {
+        let mut pins = self.pins();
+        pins.retain(|pin| pin.until > now && !Arc::ptr_eq(&pin.repository, repository));
+        if pins.len() == MOST_PINS {
+            pins.remove(0);
+        }
+        pins.push(Pin {
+            repository: Arc::clone(repository),
+            generation: Arc::clone(generation),
+            until: now + PINNED,
+        });
+    }
+
+    /// The generation that this connection's last signature was taken from, if
+    /// that was a moment ago.
+    pub fn pinned(&self, repository: &Arc<Lineage>, now: Instant) -> Option<Arc<Generation>> {
+        let pins = self.pins();
+        let pin = pins
+            .iter()
+            .find(|pin| Arc::ptr_eq(&pin.repository, repository) && pin.until > now)?;
+        Some(Arc::clone(&pin.generation))
+    }
+
+    /// Remembers whose superblock it got.
+    pub fn began(&self, name: deltas::Name, unit: &Arc<Unit>) {
+        let mut deltas = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
+        deltas.retain(|(other, _)| *other != name);
+        if deltas.len() == MOST_DELTAS {
+            deltas.remove(0);
+        }
+        deltas.push((name, Arc::clone(unit)));
+    }
+
+    /// The delta whose superblock it got last, of this name.
+    pub fn unit(&self, name: deltas::Name) -> Option<Arc<Unit>> {
+        let deltas = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, unit) = deltas.iter().find(|(other, _)| *other == name)?;
+        Some(Arc::clone(unit))
+    }
+
+    fn pins(&self) -> MutexGuard<'_, Vec<Pin>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nobody in particular, as in tests.

@@ -107,6 +107,19 @@ pub fn pattern(len: usize) -> Vec<u8> {
         .collect()
 }
 
+/// A summary without refs, `(a(s(taya{sv}))a{sv})`, whose metadata holds these
+/// bytes, at least 64 KiB of them, as `x`.
+pub fn summary_with(bytes: &[u8]) -> Vec<u8> {
+    let offset = |len: usize| u32::try_from(len).unwrap().to_le_bytes();
+    let key = b"x\0";
+    // The value, a `v`, begins at a multiple of eight and ends with its type;
+    // then comes where the key ends.
+    let entry = [&key[..], &[0; 6], bytes, b"\0ay", &offset(key.len())].concat();
+    let metadata = [&entry[..], &offset(entry.len())].concat();
+    // The refs, none, end where the metadata begins.
+    [&metadata[..], &offset(0)].concat()
+}
+
 fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -149,6 +162,12 @@ impl Setup {
     /// Serves this repository under a prefix.
     pub fn repo(mut self, prefix: &str, path: &Path) -> Self {
         self.mounts += &format!("[[repo]]\nprefix = {prefix:?}\npath = {path:?}\n");
+        self
+    }
+
+    /// A line of the last repository.
+    pub fn repo_line(mut self, line: &str) -> Self {
+        self.mounts += &format!("{line}\n");
         self
     }
 

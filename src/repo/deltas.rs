@@ -1,0 +1,307 @@
+//! Static deltas, each as one unit: a superblock is only served with the parts
+//! that it names.
+//!
+//! ostree replaces a delta file by file, parts first. A client that gets the
+//! superblock of one generation and a part of another fails, without a second
+//! try (client-contract 2.2, flatpak#5648); one that gets no superblock fetches
+//! objects instead. So a superblock is served once all its parts were found to
+//! be as it says, and the open files of both stay together from then on,
+//! whatever happens to their names.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Found;
+use super::visitor::Visitor;
+use crate::files::{self, Content, Digests, Directory, Identity, Links, Unreadable};
+use crate::format::superblock::Superblock;
+use crate::resource::path::file_path;
+use crate::resource::{Checksum, DeltaFile, Resource};
+
+/// The deltas that were asked for lately.
+#[derive(Debug)]
+pub struct Deltas {
+    slots: Mutex<HashMap<Name, Slot>>,
+    grace: Duration,
+}
+
+/// From which commit, to which.
+pub type Name = (Option<Checksum>, Checksum);
+
+/// What is known of a delta. The lock lets one client at a time look, so that a
+/// new delta is not hashed for each of those who ask.
+#[derive(Debug)]
+struct Slot {
+    state: Arc<tokio::sync::Mutex<State>>,
+    used: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<Arc<Unit>>,
+    /// What was current before, for clients that began with it.
+    former: Option<(Arc<Unit>, Instant)>,
+    /// A superblock that was found not to fit its parts.
+    unfit: Option<Identity>,
+    /// Since when the superblock is gone.
+    gone: Option<Instant>,
+}
+
+/// A superblock with the parts that it names.
+#[derive(Debug)]
+pub struct Unit {
+    identity: Identity,
+    superblock: (Content, Checksum),
+    /// `None` for a part inside the superblock.
+    parts: Vec<Option<(Content, Checksum)>>,
+    /// Who got the superblock, for parts are asked for on other connections too.
+    seen_by: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+/// Of how many deltas the files are kept open.
+const MOST_DELTAS: usize = 64;
+
+/// Of how many clients a delta remembers that they began.
+const MOST_CLIENTS: usize = 10_000;
+
+impl Deltas {
+    /// Knows none yet.
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            slots: Mutex::default(),
+            grace,
+        }
+    }
+
+    /// A file of a delta; `None` if there is no such delta, or none that fits.
+    ///
+    /// # Errors
+    /// Why a file that is there cannot be read.
+    pub async fn find(
+        &self,
+        name: Name,
+        file: DeltaFile,
+        directory: &Arc<Directory>,
+        digests: &Digests,
+        visitor: &Visitor,
+    ) -> Result<Option<Found>, Unreadable> {
+        let now = Instant::now();
+        let state = self.slot(name, now);
+        let mut state = state.lock().await;
+        match file {
+            DeltaFile::Superblock => {
+                self.refresh(&mut state, name, directory, digests, now)
+                    .await?;
+                let Some(unit) = &state.current else {
+                    return Ok(None);
+                };
+                unit.seen_by(visitor, now);
+                visitor.began(name, unit);
+                Ok(Some(found(&unit.superblock)))
+            }
+            DeltaFile::Part(number) => {
+                if state.current.is_none() {
+                    // The superblock was served before a restart.
+                    self.refresh(&mut state, name, directory, digests, now)
+                        .await?;
+                }
+                let unit = visitor.unit(name).or_else(|| state.unit_of(visitor));
+                let Some(unit) = unit else { return Ok(None) };
+                let part = unit.parts.get(number as usize);
+                Ok(part.and_then(|part| part.as_ref().map(found)))
+            }
+        }
+    }
+
+    fn slot(&self, name: Name, now: Instant) -> Arc<tokio::sync::Mutex<State>> {
+        let mut slots = lock(&self.slots);
+        if slots.len() >= MOST_DELTAS && !slots.contains_key(&name) {
+            let oldest = slots.iter().min_by_key(|(_, slot)| slot.used);
+            if let Some(oldest) = oldest.map(|(name, _)| *name) {
+                slots.remove(&oldest);
+            }
+        }
+        let slot = slots.entry(name).or_insert_with(|| Slot {
+            state: Arc::default(),
+            used: now,
+        });
+        slot.used = now;
+        Arc::clone(&slot.state)
+    }
+
+    /// Lets go of what has had its time.
+    pub fn sweep(&self, now: Instant) {
+        let mut slots = lock(&self.slots);
+        slots.retain(|_, slot| now.saturating_duration_since(slot.used) < self.grace);
+    }
+
+    /// Looks whether the delta's files are still those that are known.
+    async fn refresh(
+        &self,
+        state: &mut State,
+        name: Name,
+        directory: &Arc<Directory>,
+        digests: &Digests,
+        now: Instant,
+    ) -> Result<(), Unreadable> {
+        let (from, to) = name;
+        let path = file_path(&Resource::Delta {
+            from,
+            to,
+            file: DeltaFile::Superblock,
+        });
+        let Some(file) = files::open(directory, &path, Links::Refused).await? else {
+            let gone = *state.gone.get_or_insert(now);
+            if now.saturating_duration_since(gone) >= self.grace {
+                state.current = None;
+            }
+            return Ok(());
+        };
+        state.gone = None;
+        let identity = file.identity;
+        let is_known = |unit: &Arc<Unit>| unit.identity == identity;
+        if state.current.as_ref().is_some_and(is_known) {
+            return Ok(());
+        }
+        let superblock = Content::of(file, directory.path(), &path).await?;
+        let unit = match Unit::load(name, identity, superblock, directory, digests).await {
+            Ok(unit) => Arc::new(unit),
+            Err(Unfit::Unreadable(error)) => return Err(error),
+            Err(Unfit::Reason(reason)) => {
+                if state.unfit.replace(identity) != Some(identity) {
+                    let outcome = match state.current {
+                        Some(_) => "its former files stay served",
+                        None => "clients fetch objects instead",
+                    };
+                    tracing::warn!(
+                        delta = %directory.path().join(&path).display(),
+                        remedy = "generate it again: `ostree static-delta generate`",
+                        "{reason}; {outcome}"
+                    );
+                }
+                return Ok(());
+            }
+        };
+        state.unfit = None;
+        state.former = state.current.replace(unit).map(|former| (former, now));
+        let has_passed =
+            |(_, since): &(_, Instant)| now.saturating_duration_since(*since) >= self.grace;
+        if state.former.as_ref().is_some_and(has_passed) {
+            state.former = None;
+        }
+        Ok(())
+    }
+}
+
+/// Why a superblock is not served.
+enum Unfit {
+    Unreadable(Unreadable),
+    Reason(String),
+}
+
+impl From<Unreadable> for Unfit {
+    fn from(error: Unreadable) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl State {
+    /// The unit whose superblock this visitor has seen, on whatever connection.
+    fn unit_of(&self, visitor: &Visitor) -> Option<Arc<Unit>> {
+        let former = self.former.as_ref().map(|(unit, _)| unit);
+        let units = self.current.iter().chain(former);
+        let seen = |unit: &&Arc<Unit>| {
+            let address = visitor.address();
+            address.is_some_and(|address| lock(&unit.seen_by).contains_key(&address))
+        };
+        units.clone().find(seen).or(self.current.as_ref()).cloned()
+    }
+}
+
+impl Unit {
+    async fn load(
+        name: Name,
+        identity: Identity,
+        superblock: Content,
+        directory: &Arc<Directory>,
+        digests: &Digests,
+    ) -> Result<Self, Unfit> {
+        let bytes = whole(&superblock).await?;
+        let parsed = Superblock::parse(&bytes).map_err(Unfit::Reason)?;
+        let (from, to) = name;
+        if (parsed.from, parsed.to) != name {
+            let reason = "the superblock is that of another delta";
+            return Err(Unfit::Reason(reason.into()));
+        }
+        let mut parts = Vec::new();
+        for (number, part) in parsed.parts.iter().enumerate() {
+            if part.is_inline {
+                parts.push(None);
+                continue;
+            }
+            let number = u32::try_from(number).map_err(|error| Unfit::Reason(error.to_string()))?;
+            let file = DeltaFile::Part(number);
+            let path = file_path(&Resource::Delta { from, to, file });
+            let Some(file) = files::open(directory, &path, Links::Refused).await? else {
+                return Err(Unfit::Reason(format!("its part {number} is missing")));
+            };
+            let content = Content::of(file, directory.path(), &path).await?;
+            if content.len() != part.size || digests.of_content(&content).await? != part.checksum {
+                let reason = format!("its part {number} is not the one that its superblock names");
+                return Err(Unfit::Reason(reason));
+            }
+            parts.push(Some((content, part.checksum)));
+        }
+        Ok(Self {
+            identity,
+            superblock: (superblock, Checksum::of(&bytes)),
+            parts,
+            seen_by: Mutex::default(),
+        })
+    }
+
+    fn seen_by(&self, visitor: &Visitor, now: Instant) {
+        let Some(address) = visitor.address() else {
+            return;
+        };
+        let mut seen_by = lock(&self.seen_by);
+        if seen_by.len() >= MOST_CLIENTS {
+            seen_by.clear();
+        }
+        seen_by.insert(address, now);
+    }
+}
+
+fn found((content, digest): &(Content, Checksum)) -> Found {
+    Found {
+        content: content.clone(),
+        digest: Some(*digest),
+    }
+}
+
+async fn whole(content: &Content) -> Result<bytes::Bytes, Unfit> {
+    /// No client takes a larger one (`OSTREE_MAX_METADATA_SIZE`).
+    const LARGEST: u64 = 128 * 1024 * 1024;
+    let file = match content {
+        Content::Memory(bytes) => return Ok(bytes.clone()),
+        Content::File(file) if file.len() > LARGEST => {
+            return Err(Unfit::Reason(
+                "the superblock is larger than clients take".into(),
+            ));
+        }
+        Content::File(file) => file.clone(),
+    };
+    let of_pool = file.clone();
+    let read =
+        tokio::task::spawn_blocking(move || of_pool.read_blocking(0, of_pool.len() as usize));
+    match read.await {
+        Ok(bytes) => Ok(bytes?),
+        Err(error) => Err(file.unreadable(error.into()).into()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

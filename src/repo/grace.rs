@@ -1,0 +1,202 @@
+//! Objects that are still served although their names are gone.
+//!
+//! `ostree prune` unlinks the objects of an old commit while clients that saw
+//! the old summary are in the middle of pulling it, and one missing object fails
+//! a whole pull. So when a commit is replaced, the objects that only the old one
+//! has are opened, as far as the bounds reach, and stay readable for the grace;
+//! and what was served a moment ago is kept as well.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use quick_cache::sync::Cache;
+use rustix::process::{Resource as Limit, getrlimit};
+
+use super::Found;
+use crate::files::{Content, Directory, Links, Opened, Patience};
+use crate::format::tree;
+use crate::resource::path::file_path;
+use crate::resource::{Checksum, ObjectKind, Resource};
+
+/// Objects that were kept, each until its time.
+#[derive(Debug)]
+pub struct Grace {
+    kept: Cache<Object, Kept>,
+    most: usize,
+    grace: Duration,
+}
+
+type Object = (Checksum, ObjectKind);
+
+#[derive(Clone, Debug)]
+struct Kept {
+    content: Content,
+    digest: Option<Checksum>,
+    until: Instant,
+}
+
+/// Bytes of small objects in memory are bounded by this number of objects of at
+/// most [`Content::SMALL`] bytes; they have some hundred as a rule.
+const MOST: usize = 2048;
+
+impl Grace {
+    /// Keeps nothing yet.
+    pub fn new(grace: Duration) -> Self {
+        // Other repositories keep descriptors too, and clients need them most.
+        let descriptors = getrlimit(Limit::Nofile).current.unwrap_or(u64::MAX) / 16;
+        let most = usize::try_from(descriptors).map_or(MOST, |it| it.min(MOST));
+        Self {
+            kept: Cache::new(most),
+            most,
+            grace,
+        }
+    }
+
+    /// Remembers an object that is being served.
+    pub fn served(&self, object: Object, found: &Found, now: Instant) {
+        // A write for each request would cost more than it is worth.
+        let is_fresh = |kept: &Kept| kept.until > now + self.grace / 2;
+        if self.kept.get(&object).as_ref().is_some_and(is_fresh) {
+            return;
+        }
+        self.insert(object, found.content.clone(), found.digest, now);
+    }
+
+    /// An object whose name is gone.
+    pub fn find(&self, object: Object, now: Instant) -> Option<Found> {
+        let kept = self.kept.get(&object).filter(|kept| kept.until > now)?;
+        Some(Found {
+            content: kept.content,
+            digest: kept.digest,
+        })
+    }
+
+    /// Lets go of what has had its time.
+    pub fn sweep(&self, now: Instant) {
+        self.kept.retain(|_, kept| kept.until > now);
+    }
+
+    /// Keeps what the commit `old` has and `new` has not, as far as it is there
+    /// and the bounds reach. Gives how many objects that were. May wait for the
+    /// disk.
+    pub fn retire(
+        &self,
+        directory: &Directory,
+        old: Checksum,
+        new: Option<Checksum>,
+        now: Instant,
+    ) -> usize {
+        let mut walk = Walk {
+            grace: self,
+            directory,
+            now,
+            seen: HashSet::new(),
+            count: 0,
+        };
+        walk.commit(old, new);
+        walk.count
+    }
+
+    fn insert(&self, object: Object, content: Content, digest: Option<Checksum>, now: Instant) {
+        let until = now + self.grace;
+        let kept = Kept {
+            content,
+            digest,
+            until,
+        };
+        self.kept.insert(object, kept);
+    }
+}
+
+/// Where two trees differ, the objects of the old one.
+struct Walk<'a> {
+    grace: &'a Grace,
+    directory: &'a Directory,
+    now: Instant,
+    seen: HashSet<Object>,
+    count: usize,
+}
+
+impl Walk<'_> {
+    fn commit(&mut self, old: Checksum, new: Option<Checksum>) {
+        let Some(commit) = self.keep(old, ObjectKind::Commit) else {
+            return;
+        };
+        self.keep(old, ObjectKind::CommitMeta);
+        let new = new.and_then(|new| self.read(new, ObjectKind::Commit));
+        let new = new.as_deref().and_then(tree::root);
+        if let Some(old) = tree::root(&commit) {
+            self.tree(old, new);
+        }
+    }
+
+    fn tree(&mut self, old: tree::Directory, new: Option<tree::Directory>) {
+        if new.is_none_or(|new| new.meta != old.meta) {
+            self.keep(old.meta, ObjectKind::DirMeta);
+        }
+        if new.is_some_and(|new| new.tree == old.tree) {
+            return;
+        }
+        let Some(old) = self.keep(old.tree, ObjectKind::DirTree) else {
+            return;
+        };
+        let new = new.and_then(|new| self.read(new.tree, ObjectKind::DirTree));
+        let new = new.as_deref().and_then(tree::entries).unwrap_or_default();
+        let old = tree::entries(&old).unwrap_or_default();
+        let new_files: HashSet<Checksum> = new.files.iter().copied().collect();
+        for file in old.files.into_iter().filter(|it| !new_files.contains(it)) {
+            self.keep(file, ObjectKind::FileZ);
+        }
+        for (name, directory) in old.directories {
+            let counterpart = new.directories.iter().find(|(other, _)| *other == name);
+            self.tree(directory, counterpart.map(|(_, directory)| *directory));
+        }
+    }
+
+    /// Keeps an object, and gives its bytes if they are few. `None` also if it
+    /// was kept in this walk already, or nothing more is to be kept.
+    fn keep(&mut self, checksum: Checksum, kind: ObjectKind) -> Option<bytes::Bytes> {
+        let object = (checksum, kind);
+        if self.count == self.grace.most || !self.seen.insert(object) {
+            return None;
+        }
+        let content = self.open(checksum, kind)?;
+        let bytes = match &content {
+            Content::Memory(bytes) => Some(bytes.clone()),
+            // A directory with thousands of entries.
+            Content::File(file) if kind != ObjectKind::FileZ => {
+                file.read_blocking(0, file.len() as usize).ok()
+            }
+            Content::File(_) => None,
+        };
+        let digest = match kind {
+            ObjectKind::CommitMeta => bytes.as_deref().map(Checksum::of),
+            _ => None,
+        };
+        self.grace.insert(object, content, digest, self.now);
+        self.count += 1;
+        bytes
+    }
+
+    fn read(&self, checksum: Checksum, kind: ObjectKind) -> Option<bytes::Bytes> {
+        match self.open(checksum, kind)? {
+            Content::Memory(bytes) => Some(bytes),
+            Content::File(file) => file.read_blocking(0, file.len() as usize).ok(),
+        }
+    }
+
+    /// What cannot be read cannot be kept, and whoever asks for it is told why.
+    fn open(&self, checksum: Checksum, kind: ObjectKind) -> Option<Content> {
+        let name = file_path(&Resource::Object { checksum, kind });
+        let opened = self
+            .directory
+            .open_file(&name, Links::Refused, Patience::Wait);
+        match opened {
+            Ok(Opened::File(file)) => Content::of_blocking(file, self.directory.path(), &name).ok(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

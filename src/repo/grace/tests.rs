@@ -1,0 +1,40 @@
+use super::*;
+
+const GRACE: Duration = Duration::from_secs(60);
+
+fn found(text: &'static str) -> Found {
+    Found {
+        content: Content::Memory(text.into()),
+        digest: None,
+    }
+}
+
+fn object(number: usize) -> Object {
+    (Checksum::of(&number.to_le_bytes()), ObjectKind::FileZ)
+}
+
+#[test]
+fn what_was_served_is_kept_until_its_time() {
+    let grace = Grace::new(GRACE);
+    let start = Instant::now();
+    grace.served(object(1), &found("one"), start);
+    assert!(grace.find(object(1), start + GRACE / 2).is_some());
+    assert!(grace.find(object(2), start).is_none());
+    // Whoever is served prolongs it.
+    grace.served(object(1), &found("one"), start + GRACE * 3 / 4);
+    assert!(grace.find(object(1), start + GRACE * 3 / 2).is_some());
+    assert!(grace.find(object(1), start + GRACE * 2).is_none());
+    grace.sweep(start + GRACE * 2);
+    assert_eq!(grace.kept.len(), 0);
+}
+
+#[test]
+fn no_more_is_kept_than_there_is_room_for() {
+    let grace = Grace::new(GRACE);
+    let start = Instant::now();
+    for number in 0..4 * grace.most {
+        grace.served(object(number), &found("one of many"), start);
+    }
+    // The cache rounds up.
+    assert!(grace.kept.len() < 2 * grace.most, "{}", grace.kept.len());
+}
