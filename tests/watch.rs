@@ -227,8 +227,7 @@ fn a_directory_may_be_replaced() {
     });
 }
 
-/// notify forgets its watches on a directory that is moved; the directory that
-/// is back looks as if nothing had happened.
+/// A directory that is back looks as if nothing had happened.
 #[test]
 fn a_directory_may_go_and_come_back() {
     everywhere(|place| async move {

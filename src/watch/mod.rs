@@ -2,25 +2,28 @@
 //! certificates. What changed is not told; the reader reads again and judges.
 //!
 //! ```text
-//! Target ─ plan: which directories tell of it ─ inotify: watches on these ─┐
-//!    ^                                                                     │
-//!    └──── look again, after every change and at every interval ── task <──┘── changed()
+//! target ─ plan ── which directories tell of it ── watches on these ── events
+//!            ^                                                           │
+//!            └───── look again, at each event and each interval ─────────┤
+//!                                                            changed() <─┘
 //! ```
 //!
 //! A [`plan`] follows the symbolic links on the way to what is watched, and is
-//! made again after every change, so that a replaced directory is seen as soon as
-//! a change in it. [`inotify`] sets watches for it, and nothing else names
-//! `notify`. Where a [`file_system`] does not tell of changes, or watches cannot
-//! be set, there is the interval alone.
+//! made again after every change, so that a directory that was replaced is
+//! noticed like one that was written to. [`inotify`] sets watches for it. Where a
+//! [`file_system`] does not tell of all changes, or watches cannot be set, there
+//! is the interval alone.
 //!
-//! inotify misses some things: an unmounted or covered directory, a renamed
-//! directory further up that is no link. So the interval ticks in any case.
+//! The kernel does not tell of a directory that is mounted over, nor this module
+//! of one further up that is renamed. So the interval ticks in any case.
 
 mod file_system;
 mod inotify;
 mod plan;
 
 use std::fmt;
+use std::future::pending;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::Arc;
@@ -28,12 +31,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Notice;
-use inotify::{Verdict, Watches};
+use inotify::Watches;
 use plan::Plan;
 
 /// Events are told of when it has been quiet for this long.
@@ -103,6 +106,7 @@ impl Watch {
             target,
             notice,
             watches: None,
+            unsettled: false,
             news: Arc::clone(&news),
         };
         observer.look();
@@ -149,13 +153,10 @@ impl fmt::Display for Target {
     }
 }
 
-/// What threads and tasks tell each other. Each of the signals is remembered
-/// once if nobody waits for it, however often it was given.
+/// What the task tells whoever holds the [`Watch`]. A cause is remembered once
+/// if nobody waits for it, however often it is told.
 #[derive(Debug)]
 struct News {
-    /// From inotify to the task: there were events.
-    stir: Notify,
-    /// From the task to whoever calls [`Watch::changed`], by cause.
     event: Notify,
     poll: Notify,
     means: ArcSwap<Means>,
@@ -164,7 +165,6 @@ struct News {
 impl News {
     fn new() -> Self {
         Self {
-            stir: Notify::new(),
             event: Notify::new(),
             poll: Notify::new(),
             means: ArcSwap::from_pointee(Means::Inotify),
@@ -179,46 +179,37 @@ impl News {
     }
 }
 
-/// Looks again at each change and each interval, and then tells of it: what
+/// Looks again at each event and each interval, and only then tells of it: what
 /// happens while the reader reads is seen by the new watches.
 async fn run(observer: Observer, news: Arc<News>, poll: Duration) {
     let mut observer = Some(observer);
     loop {
-        let cause = tokio::select! {
-            () = news.stir.notified() => {
-                settle(&news.stir).await;
-                Cause::Event
+        let cause = match &mut observer {
+            Some(observer) => observer.wait(poll).await,
+            None => {
+                sleep(poll).await;
+                Cause::Poll
             }
-            () = sleep(poll) => Cause::Poll,
         };
         if let Some(mut looking) = observer.take() {
             let looked = tokio::task::spawn_blocking(move || {
                 looking.look();
                 looking
             });
-            match looked.await {
-                Ok(back) => observer = Some(back),
-                Err(error) => {
-                    warn!(%error, "watching failed, and changes are only polled for");
-                    let why = format!("watching failed: {error}");
-                    news.means.store(Arc::new(Means::Poll { why }));
-                }
-            }
+            observer = looked
+                .await
+                .inspect_err(|error| abandoned(&news, error))
+                .ok();
         }
         news.tell(cause);
     }
 }
 
-/// Waits for the end of a burst of events.
-async fn settle(stir: &Notify) {
-    let latest = Instant::now() + LATEST;
-    loop {
-        let now = Instant::now();
-        let quiet = (now + QUIET).min(latest);
-        if now >= latest || timeout_at(quiet, stir.notified()).await.is_err() {
-            return;
-        }
-    }
+/// A look that did not end well takes the watches with it.
+fn abandoned(news: &News, error: &JoinError) {
+    error!(%error, "watching failed; changes are noticed late, at each interval");
+    let why = format!("watching failed: {error}");
+    news.means.store(Arc::new(Means::Poll { why }));
 }
 
 /// Keeps the watches where the target is.
@@ -227,6 +218,8 @@ struct Observer {
     target: Target,
     notice: Notice,
     watches: Option<Watches>,
+    /// Whether the last look ended before it had watches that fit.
+    unsettled: bool,
     news: Arc<News>,
 }
 
@@ -234,6 +227,33 @@ impl Observer {
     /// What changes between making a plan and setting its watches is seen by
     /// making one again. Who renames faster than that is looked at later.
     const ROUNDS: usize = 4;
+
+    /// Waits for the end of a burst of events, or that of the interval.
+    async fn wait(&mut self, poll: Duration) -> Cause {
+        tokio::select! {
+            biased;
+            () = self.stirred() => {}
+            () = sleep(poll) => return Cause::Poll,
+        }
+        let latest = Instant::now() + LATEST;
+        loop {
+            let now = Instant::now();
+            let quiet = (now + QUIET).min(latest);
+            if now >= latest || timeout_at(quiet, self.stirred()).await.is_err() {
+                return Cause::Event;
+            }
+        }
+    }
+
+    async fn stirred(&mut self) {
+        if mem::take(&mut self.unsettled) {
+            return;
+        }
+        match &mut self.watches {
+            Some(watches) => watches.stirred().await,
+            None => pending().await,
+        }
+    }
 
     /// Sets watches where the target is now, and says once what is new about it.
     fn look(&mut self) {
@@ -274,14 +294,9 @@ impl Observer {
                 self.watches = None;
                 return Ok(Means::Poll { why });
             }
-            let news = Arc::clone(&self.news);
-            let tell = move |verdict| match verdict {
-                Verdict::Nothing => {}
-                Verdict::Changed | Verdict::Lost => news.stir.notify_one(),
-            };
-            self.watches = Some(Watches::set(plan, tell)?);
+            self.watches = Some(Watches::set(plan)?);
         }
-        self.news.stir.notify_one();
+        self.unsettled = true;
         Ok(Means::Inotify)
     }
 }

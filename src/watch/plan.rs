@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 use super::Target;
 
@@ -47,6 +46,16 @@ pub(super) struct Watched {
     pub(super) needed: bool,
 }
 
+impl Watched {
+    /// Whether a change of an entry is of interest.
+    pub(super) fn concerns(&self, name: &OsStr) -> bool {
+        match &self.interest {
+            Interest::All => true,
+            Interest::Names(names) => names.contains(name),
+        }
+    }
+}
+
 /// Which of a directory's entries matter.
 #[derive(Debug, PartialEq, Eq)]
 enum Interest {
@@ -54,29 +63,15 @@ enum Interest {
     Names(BTreeSet<OsString>),
 }
 
-/// Which directory it is. The mount tells a file system that was unmounted and
-/// mounted again, which has lost its watches, from one that was not.
+/// Which directory it is: device and inode.
 #[derive(Debug, PartialEq, Eq)]
-struct Identity {
-    device: (u32, u32),
-    inode: u64,
-    mount: u64,
-}
+struct Identity(u64, u64);
 
 impl Identity {
     /// `None` if it is no directory, or not to be reached.
     fn of(path: &Path) -> Option<Self> {
-        /// `STATX_MNT_ID_UNIQUE`: a number that is not used again. Kernels
-        /// before 6.8 ignore it and give one that may be.
-        const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | UNIQUE;
-        let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
-        let file_type = FileType::from_raw_mode(found.stx_mode.into());
-        (file_type == FileType::Directory).then_some(Self {
-            device: (found.stx_dev_major, found.stx_dev_minor),
-            inode: found.stx_ino,
-            mount: found.stx_mnt_id,
-        })
+        let found = fs::symlink_metadata(path).ok()?;
+        found.is_dir().then(|| Self(found.dev(), found.ino()))
     }
 }
 
@@ -89,22 +84,6 @@ impl Plan {
             Target::Files(paths) => paths.iter().for_each(|path| plan.file(path)),
         }
         plan
-    }
-
-    /// Whether a change of `path` matters: of a directory itself, or of one of
-    /// its entries that is of interest.
-    pub(super) fn concerns(&self, path: &Path) -> bool {
-        if self.directories.contains_key(path) {
-            return true;
-        }
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return false;
-        };
-        match self.directories.get(parent).map(|it| &it.interest) {
-            None => false,
-            Some(Interest::All) => true,
-            Some(Interest::Names(names)) => names.contains(name),
-        }
     }
 
     fn repository(&mut self, path: &Path) {
