@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 use std::future::Future;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -24,34 +24,30 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// the longest that events are held back.
 const QUIET: Duration = Duration::from_millis(600);
 
-/// A directory on a disk, and one in memory.
-fn places() -> [TempDir; 2] {
-    [env!("CARGO_TARGET_TMPDIR"), "/dev/shm"].map(|it| {
-        let place = TempDir::new_in(it).unwrap();
-        let watch = |runtime: tokio::runtime::Runtime| {
-            runtime.block_on(async { Watch::files(&[place.path().join("x")], AUTO, NEVER).means() })
-        };
-        let means = watch(
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap(),
-        );
-        let advice = "set CARGO_TARGET_DIR to a directory on a local disk";
-        assert_eq!(means, Means::Inotify, "{it}: {advice}");
-        place
-    })
-}
-
 const AUTO: Notice = Notice::Automatic;
 
-/// Runs a story at each place, with an empty directory for it.
-fn everywhere<F: Future>(story: impl Fn(PathBuf) -> F) {
-    for place in places() {
-        let runtime = ostree_serve::daemon::runtime().unwrap();
-        eprintln!("at {}", place.path().display());
-        runtime.block_on(story(place.path().to_owned()));
-    }
+/// Runs a story on a disk and in memory, each with an empty directory.
+fn everywhere<F: Future>(story: impl Fn(PathBuf) -> F + Sync) {
+    thread::scope(|scope| {
+        for place in [env!("CARGO_TARGET_TMPDIR"), "/dev/shm"] {
+            let story = &story;
+            scope.spawn(move || {
+                let place = TempDir::new_in(place).unwrap();
+                let runtime = ostree_serve::daemon::runtime().unwrap();
+                runtime.block_on(async {
+                    check_place(place.path());
+                    story(place.path().to_owned()).await;
+                });
+            });
+        }
+    });
+}
+
+/// A place without events would make every story fail, and not say why.
+fn check_place(place: &Path) {
+    let means = watch_repo(place).means();
+    let advice = "set CARGO_TARGET_DIR to a directory on a local disk";
+    assert_eq!(means, Means::Inotify, "{place:?}: {advice}");
 }
 
 /// A directory with what a watch looks at.
@@ -107,8 +103,8 @@ fn each_change_of_a_document_is_noticed() {
         ("index made", |repo| {
             fs::write(repo.join("summary.idx"), "").unwrap();
         }),
-        ("signature made readable", |repo| {
-            let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o600));
+        ("summary made unreadable", |repo| {
+            let mode = fs::Permissions::from_mode(0o600);
             fs::set_permissions(repo.join("summary"), mode).unwrap();
         }),
         ("config replaced", |repo| replace(&repo.join("config"))),

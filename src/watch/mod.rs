@@ -8,10 +8,10 @@
 //!                                                            changed() <─┘
 //! ```
 //!
-//! A [`plan`] follows the symbolic links on the way to what is watched, and is
+//! A `plan` follows the symbolic links on the way to what is watched, and is
 //! made again after every change, so that a directory that was replaced is
-//! noticed like one that was written to. [`inotify`] sets watches for it. Where a
-//! [`file_system`] does not tell of all changes, or watches cannot be set, there
+//! noticed like one that was written to. `inotify` sets watches for it. Where a
+//! `file_system` does not tell of all changes, or watches cannot be set, there
 //! is the interval alone.
 //!
 //! The kernel does not tell of a directory that is mounted over, nor this module
