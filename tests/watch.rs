@@ -223,6 +223,23 @@ fn a_directory_may_be_replaced() {
     });
 }
 
+/// The kernel tells of the end of a directory only when nobody has it open, and
+/// a server has.
+#[test]
+fn a_directory_that_is_held_open_may_be_removed() {
+    everywhere(|place| async move {
+        let repo = place.join("repo");
+        fs::create_dir(&repo).unwrap();
+        let held = fs::File::open(&repo).unwrap();
+        let mut watch = watch_repo(&repo);
+        fs::remove_dir(&repo).unwrap();
+        noticed(&mut watch, "removed").await;
+        make_repo(&repo);
+        noticed(&mut watch, "made again").await;
+        drop(held);
+    });
+}
+
 /// A directory that is back looks as if nothing had happened.
 #[test]
 fn a_directory_may_go_and_come_back() {
