@@ -11,6 +11,8 @@ pub struct Finding {
     pub severity: Severity,
     /// Where it is wrong.
     pub place: Place,
+    /// Where the configuration names it, if it is wrong somewhere else.
+    pub named_at: Option<Box<Place>>,
     /// What is wrong, as a phrase without a full stop.
     pub reason: String,
     /// What to do: a command if there is one, else a sentence.
@@ -34,6 +36,7 @@ impl Finding {
         Self {
             severity: Severity::Error,
             place: place.into(),
+            named_at: None,
             reason: reason.into(),
             remedy: None,
         }
@@ -55,10 +58,26 @@ impl Finding {
         }
     }
 
+    /// The same, graver than a note and no reason to refuse anything.
+    pub fn as_warning(&self) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..self.clone()
+        }
+    }
+
     /// The same with advice.
     pub fn remedy(self, remedy: impl Into<String>) -> Self {
         Self {
             remedy: Some(remedy.into()),
+            ..self
+        }
+    }
+
+    /// The same, with the place where the configuration names what is wrong.
+    pub fn named_at(self, place: &Place) -> Self {
+        Self {
+            named_at: (self.place != *place).then(|| Box::new(place.clone())),
             ..self
         }
     }
@@ -72,6 +91,9 @@ impl fmt::Display for Finding {
             Severity::Error => "error",
         };
         write!(f, "{}: {severity}: {}", self.place, self.reason)?;
+        if let Some(place) = &self.named_at {
+            write!(f, "\n    named at: {place}")?;
+        }
         match &self.remedy {
             Some(remedy) => write!(f, "\n    fix: {remedy}"),
             None => Ok(()),
@@ -158,6 +180,15 @@ mod tests {
         assert_eq!(
             finding.to_string(),
             "/etc/x:1:2: error: no\n    fix: touch /etc/x"
+        );
+        let elsewhere = Finding::error(Path::new("/srv/r"), "no").named_at(&Place::in_text(
+            Path::new("/etc/x"),
+            "abc",
+            1,
+        ));
+        assert_eq!(
+            elsewhere.to_string(),
+            "/srv/r: error: no\n    named at: /etc/x:1:2"
         );
     }
 

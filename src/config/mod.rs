@@ -25,6 +25,8 @@ pub const DEFAULT_FILE: &str = "/etc/ostree-serve/serve.toml";
 /// A configuration without contradictions.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that it was read from, and will be read from again.
+    pub file: PathBuf,
     /// Where to listen, and for what.
     pub listen: Listen,
     /// The server's certificate; present if anything listens for HTTPS.
@@ -52,6 +54,16 @@ pub struct Listen {
     pub control: PathBuf,
     /// What redirects name instead of the host that the client used.
     pub public_name: Option<PublicName>,
+    /// Every address of the above, and where it was written.
+    pub places: Vec<Placed<Address>>,
+}
+
+impl Listen {
+    /// Where an address was written; the file at least.
+    pub fn place(&self, address: &Address) -> Option<&Place> {
+        let placed = self.places.iter().find(|it| it.value == *address)?;
+        Some(&placed.place)
+    }
 }
 
 /// The server's identity.
@@ -184,6 +196,20 @@ impl Default for Publishing {
             notice: Notice::Automatic,
             poll: Duration::from_secs(5),
         }
+    }
+}
+
+impl Publishing {
+    /// Whether the other one means the same, wherever in a file it was written.
+    pub fn means_same(&self, other: &Self) -> bool {
+        let keys = |it: &Self| -> Vec<PathBuf> {
+            it.verify_keys.iter().map(|key| key.value.clone()).collect()
+        };
+        let rest = |it: &Self| Self {
+            verify_keys: Vec::new(),
+            ..it.clone()
+        };
+        keys(self) == keys(other) && rest(self) == rest(other)
     }
 }
 

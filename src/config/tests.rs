@@ -301,7 +301,9 @@ fn the_shipped_file_documents_every_key_with_its_default() {
         })
         .collect();
     let [shown, hidden] = [uncommented.join("\n").as_str(), SHIPPED].map(|text| {
-        let config = parse(text).unwrap_or_else(|findings| panic!("{findings:?}"));
+        let mut config = parse(text).unwrap_or_else(|findings| panic!("{findings:?}"));
+        // Only one of them is written anywhere.
+        config.listen.places.clear();
         format!(
             "{:?} {:?} {:?}",
             config.listen,
@@ -325,4 +327,43 @@ fn the_shipped_file_documents_every_key_with_its_default() {
         );
     }
     assert!(known.len() > 15, "{known:?}");
+}
+
+#[test]
+fn addresses_know_their_place() {
+    let config = parse("[listen]\nhttps = []\nredirect = []\nhttp = [\"127.0.0.1:80\",\n  \"[::1]:80\"]\n[[repo]]\nprefix = \"/\"\npath = \"r\"\n").unwrap();
+    let position = |address: &str| {
+        let place = config.listen.place(&address.parse().unwrap())?;
+        place.position
+    };
+    assert_eq!(position("127.0.0.1:80"), Some((4, 9)));
+    assert_eq!(position("[::1]:80"), Some((5, 3)));
+    assert_eq!(position("127.0.0.1:9443"), None, "a default");
+    assert_eq!(position("127.0.0.1:81"), None);
+}
+
+#[test]
+fn publishing_means_the_same_wherever_it_is_written() {
+    let publishing = |lines: &str| {
+        let text =
+            format!("[listen]\nhttps = []\nredirect = []\nhttp = [\"127.0.0.1:80\"]\n{lines}");
+        parse(&text).unwrap().repos.remove(0).publishing
+    };
+    let repo = "[[repo]]\nprefix = \"/\"\npath = \"r\"\n";
+    let keys = publishing(&format!("{repo}verify_keys = [\"a.gpg\"]\n"));
+    let cases = [
+        (
+            format!("# Moved.\n\n{repo}verify_keys = [\"a.gpg\"]\n"),
+            true,
+        ),
+        (format!("{repo}verify_keys = [\"b.gpg\"]\n"), false),
+        (
+            format!("{repo}verify_keys = [\"a.gpg\"]\npoll = \"1s\"\n"),
+            false,
+        ),
+        (repo.to_owned(), false),
+    ];
+    for (text, same) in cases {
+        assert_eq!(publishing(&text).means_same(&keys), same, "{text}");
+    }
 }

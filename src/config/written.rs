@@ -247,6 +247,7 @@ impl Source<'_> {
 
         match listen {
             Some(listen) if findings.is_empty() => Ok(Config {
+                file: self.file.to_owned(),
                 listen,
                 tls,
                 limits: written.limits.or_default(),
@@ -264,20 +265,24 @@ impl Source<'_> {
         has_certificate: bool,
         findings: &mut Vec<Finding>,
     ) -> Option<super::Listen> {
-        let mut taken: Vec<Address> = Vec::new();
+        let mut taken: Vec<Placed<Address>> = Vec::new();
         let mut address = |text: &Spanned<String>, findings: &mut Vec<Finding>| {
             let address = self.parsed::<Address>(text, findings)?;
             let address = match address {
                 Address::Unix(path) => Address::Unix(self.absolute(&path)),
                 tcp => tcp,
             };
-            if let Some(other) = taken.iter().find(|other| other.overlaps(&address)) {
+            if let Some(other) = taken.iter().find(|it| it.value.overlaps(&address)) {
+                let other = &other.value;
                 let reason = format!("`{address}` is in use already, by `{other}` in this file");
                 findings.push(Finding::error(self.place(text), reason).remedy(
                     "give each listener, `admin` included, an address and port of its own",
                 ));
             }
-            taken.push(address.clone());
+            taken.push(Placed {
+                value: address.clone(),
+                place: self.place(text),
+            });
             Some(address)
         };
         let mut all = |texts: &[Spanned<String>], findings: &mut Vec<Finding>| -> Vec<Address> {
@@ -304,6 +309,7 @@ impl Source<'_> {
             admin: admin?,
             control: self.absolute(&written.control),
             public_name,
+            places: taken,
         };
         self.judge_listeners(&listen, has_certificate, findings);
         Some(listen)
