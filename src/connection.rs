@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{Limits, Protocol};
@@ -28,15 +29,16 @@ use crate::http::redirect::Redirect;
 use crate::http::{Reply, Service};
 use crate::listener::{self, AcceptError, Listener, Peer, Stream};
 use crate::repo::visitor::Visitor;
-use crate::tls::{self, TlsAcceptor};
+use crate::tls::{self, Acceptor};
 use crate::transport::{Activity, Request, Tracked, Transport};
 use crate::watchdog::{Deadlines, Verdict, Watchdog};
 
 /// What a listener's clients get.
 #[derive(Clone)]
 pub struct Purpose {
-    /// Whether they speak TLS, and how.
-    pub tls: Option<TlsAcceptor>,
+    /// Whether they speak TLS, and how. The way may be replaced at any time;
+    /// each handshake is made as it is when the handshake begins.
+    pub tls: Option<Arc<Acceptor>>,
     /// Who answers them.
     pub answerer: Answerer,
 }
@@ -70,8 +72,9 @@ impl Answerer {
 /// What all connections share.
 #[derive(Clone)]
 pub struct Shared {
-    /// What a client may take.
-    pub limits: Limits,
+    /// What a client may take; a connection keeps to what was in force when it
+    /// began.
+    pub limits: Arc<ArcSwap<Limits>>,
     /// One permit for each connection.
     pub slots: Arc<Semaphore>,
     /// Becomes true when the server is to end. Each connection holds a
@@ -79,25 +82,59 @@ pub struct Shared {
     pub drain: watch::Receiver<bool>,
 }
 
-/// Accepts and serves until the server drains, then returns at once; the
-/// connections go on by themselves.
-pub async fn serve(listener: Listener, purpose: Purpose, shared: Shared) {
+/// Makes as many slots more or fewer as lie between two limits. Slots that are
+/// taken go when their connections end, and until then nobody is let in.
+pub fn resize(slots: &Arc<Semaphore>, from: usize, to: usize) {
+    if to >= from {
+        slots.add_permits(to - from);
+        return;
+    }
+    let taken = from - to - slots.forget_permits(from - to);
+    // A configured number fits.
+    let Ok(taken @ 1..) = u32::try_from(taken) else {
+        return;
+    };
+    let slots = Arc::clone(slots);
+    tokio::spawn(async move {
+        // Fails if the server has ended.
+        if let Ok(permits) = slots.acquire_many_owned(taken).await {
+            permits.forget();
+        }
+    });
+}
+
+/// Accepts and serves until `stop` is ready or the server drains, then returns
+/// at once; the connections go on by themselves. A connection keeps the purpose
+/// that the listener had when it was accepted.
+pub async fn serve(
+    listener: Arc<Listener>,
+    purpose: Arc<ArcSwap<Purpose>>,
+    shared: Shared,
+    stop: oneshot::Receiver<()>,
+) {
     let mut drain = shared.drain.clone();
-    let mut draining = pin!(drain.wait_for(|&draining| draining));
+    let mut ending = pin!(async {
+        tokio::select! {
+            _ = drain.wait_for(|&draining| draining) => {}
+            // If nobody is left to say it, it is meant as well.
+            _ = stop => {}
+        }
+    });
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = &mut draining => break,
+            () = &mut ending => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                // Whoever was let in is served, also if the drain begins while
+                let purpose = purpose.load_full();
+                // Whoever was let in is served, also if the end begins while
                 // it waits; the other clients wait in the kernel's queue.
                 let slot = tokio::select! {
                     biased;
                     slot = Arc::clone(&shared.slots).acquire_owned() => slot.ok(),
-                    _ = &mut draining => {
+                    () = &mut ending => {
                         start(stream, peer, None, &purpose, &shared);
                         break;
                     }
@@ -119,17 +156,24 @@ pub async fn serve(listener: Listener, purpose: Purpose, shared: Shared) {
             },
         }
     }
-    accept_queued(&listener, &purpose, &shared);
+    accept_queued(&listener, &purpose.load(), &shared);
+    // Before the receiver in `shared`: when the last one of these is gone, the
+    // server ends, and a Unix socket's name has to be gone by then.
+    drop(listener);
 }
 
 /// Takes in who is in the kernel's queue already: closing the listener would
-/// reset them. They get their first answer, and then the goodbye. At a full
-/// server they have waited for that, so no slot is asked for. On a busy server
-/// somebody always comes, so the queue's length is the bound.
-fn accept_queued(listener: &Listener, purpose: &Purpose, shared: &Shared) {
+/// reset them, and another purpose would surprise them. They are served, and if
+/// the server drains they get their first answer, and then the goodbye. At a full
+/// server they have waited for that, so they do without a slot if there is none.
+/// On a busy server somebody always comes, so the queue's length is the bound.
+pub fn accept_queued(listener: &Listener, purpose: &Purpose, shared: &Shared) {
     for _ in 0..listener::BACKLOG {
         match listener.accept_queued() {
-            Ok(Some((stream, peer))) => start(stream, peer, None, purpose, shared),
+            Ok(Some((stream, peer))) => {
+                let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
+                start(stream, peer, slot, purpose, shared);
+            }
             Ok(None) => break,
             Err(error) if AcceptError::of(&error) == AcceptError::Peer => {}
             Err(error) => {
@@ -147,7 +191,8 @@ fn start(
     purpose: &Purpose,
     shared: &Shared,
 ) {
-    let (purpose, limits, drain) = (purpose.clone(), shared.limits, shared.drain.clone());
+    let (purpose, drain) = (purpose.clone(), shared.drain.clone());
+    let limits = **shared.limits.load();
     tokio::spawn(async move {
         let ended = converse(stream, peer, purpose, limits, drain).await;
         match ended {
@@ -180,6 +225,7 @@ async fn converse(
         let transport = Transport::plain(stream, Arc::clone(&attendant.activity));
         return attendant.http1(transport).await;
     };
+    let acceptor = acceptor.current();
     // A box, so that the handshake's state does not outlive it inside the
     // connection's future.
     let handshake = Box::pin(acceptor.accept(stream));

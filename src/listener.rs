@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_reuseport;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -51,9 +52,31 @@ impl Listener {
     /// # Errors
     /// What the system says, with advice where there is some.
     pub fn bind(address: &Address) -> anyhow::Result<Self> {
+        Self::bind_beside(address, &[])
+    }
+
+    /// Binds where these listeners are in the way, as `0.0.0.0:8443` is in that
+    /// of `[::]:8443`. Until they are closed, who connects may come to either.
+    ///
+    /// The kernel lets sockets of one user share a port if all of them say so
+    /// while one is bound (`SO_REUSEPORT`, socket(7)).
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn bind_beside(address: &Address, others: &[&Self]) -> anyhow::Result<Self> {
+        let share = |shared| others.iter().try_for_each(|other| other.share_port(shared));
+        share(true)?;
+        let bound = Self::bind_sharing(address, !others.is_empty());
+        share(false)?;
+        let bound = bound?;
+        bound.share_port(false)?;
+        Ok(bound)
+    }
+
+    fn bind_sharing(address: &Address, sharing: bool) -> anyhow::Result<Self> {
         match address {
             Address::Tcp(address) => {
-                let socket = bind_tcp(*address).map_err(|errno| {
+                let socket = bind_tcp(*address, sharing).map_err(|errno| {
                     anyhow::Error::from(io::Error::from(errno)).context(format!(
                         "cannot listen at {address}{}",
                         advice(errno, *address)
@@ -72,6 +95,13 @@ impl Listener {
                     .with_context(|| format!("cannot listen at {address}"))?,
                 address: address.clone(),
             }),
+        }
+    }
+
+    fn share_port(&self, shared: bool) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(listener) => Ok(set_socket_reuseport(listener, shared)?),
+            Socket::Unix(_) => Ok(()),
         }
     }
 
@@ -132,7 +162,7 @@ fn tcp(stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Peer)> {
     Ok((Stream::Tcp(stream), Peer::Tcp(address)))
 }
 
-fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
+fn bind_tcp(address: SocketAddr, sharing: bool) -> Result<OwnedFd, Errno> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -145,6 +175,7 @@ fn bind_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
         // Dual stack whatever net.ipv6.bindv6only says.
         rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
     }
+    set_socket_reuseport(&socket, sharing)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG.into())?;
     Ok(socket)

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Prefix, RepoMount};
+use crate::config::{Config, Mount, Prefix, RepoMount};
+use crate::files::Directory;
 use crate::finding::Finding;
 use crate::repo::Repo;
 use crate::statics::Statics;
@@ -23,29 +24,40 @@ pub enum Site {
     Statics(Arc<Statics>),
 }
 
+impl Site {
+    /// Whether it is the other one, and not only like it.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Repo(it), Self::Repo(other)) => Arc::ptr_eq(it, other),
+            (Self::Statics(it), Self::Statics(other)) => Arc::ptr_eq(it, other),
+            (Self::Repo(_), Self::Statics(_)) | (Self::Statics(_), Self::Repo(_)) => false,
+        }
+    }
+}
+
 impl Routes {
-    /// Opens everything that the configuration names, and keeps repositories up
-    /// to date. Needs a runtime around it.
+    /// Opens everything that the configuration names. What these `running`
+    /// routes lead to in the same way is taken over as it is, with all that it
+    /// knows, unless another directory has taken its name. Needs a runtime around
+    /// it.
     ///
     /// # Errors
     /// What cannot be served, and why; never empty.
-    pub fn open(config: &Config) -> Result<Self, Vec<Finding>> {
+    pub fn open(config: &Config, running: Option<&Self>) -> Result<Self, Vec<Finding>> {
         let mut findings = Vec::new();
         let mut sites = Vec::new();
-        for RepoMount { mount, publishing } in &config.repos {
-            match Repo::open(&mount.path.value, publishing.clone()) {
-                Ok(repo) => {
-                    let repo = Arc::new(repo);
-                    repo.keep();
-                    sites.push((mount.prefix.clone(), Site::Repo(repo)));
-                }
-                Err(finding) => findings.push(finding),
-            }
-        }
-        for mount in &config.statics {
-            match Statics::open(&mount.path.value) {
-                Ok(statics) => sites.push((mount.prefix.clone(), Site::Statics(Arc::new(statics)))),
-                Err(finding) => findings.push(finding),
+        let repos = config
+            .repos
+            .iter()
+            .map(|it| (&it.mount, open_repo(it, running)));
+        let statics = config
+            .statics
+            .iter()
+            .map(|it| (it, open_statics(it, running)));
+        for (mount, site) in repos.chain(statics) {
+            match site {
+                Ok(site) => sites.push((mount.prefix.clone(), site)),
+                Err(finding) => findings.push(finding.named_at(&mount.path.place)),
             }
         }
         match findings.is_empty() {
@@ -68,6 +80,18 @@ impl Routes {
         })
     }
 
+    /// All sites, longest prefix first.
+    pub fn sites(&self) -> impl Iterator<Item = (&Prefix, &Site)> {
+        self.sites.iter().map(|(prefix, site)| (prefix, site))
+    }
+
+    /// The site at exactly this prefix.
+    pub fn at(&self, prefix: &Prefix) -> Option<&Site> {
+        self.sites()
+            .find(|(it, _)| *it == prefix)
+            .map(|(_, site)| site)
+    }
+
     /// The site with the longest prefix of a decoded path, and what follows the
     /// prefix.
     pub fn find<'p>(&self, path: &'p str) -> Option<(&Site, &'p str)> {
@@ -75,4 +99,31 @@ impl Routes {
             .iter()
             .find_map(|(prefix, site)| Some((site, prefix.strip(path)?)))
     }
+}
+
+fn open_repo(mount: &RepoMount, running: Option<&Routes>) -> Result<Site, Finding> {
+    let RepoMount { mount, publishing } = mount;
+    if let Some(Site::Repo(repo)) = running.and_then(|it| it.at(&mount.prefix))
+        && repo.publishing().means_same(publishing)
+        && is_still(&repo.directory(), mount)
+    {
+        return Ok(Site::Repo(Arc::clone(repo)));
+    }
+    let repo = Arc::new(Repo::open(&mount.path.value, publishing.clone())?);
+    repo.keep();
+    Ok(Site::Repo(repo))
+}
+
+fn open_statics(mount: &Mount, running: Option<&Routes>) -> Result<Site, Finding> {
+    if let Some(Site::Statics(statics)) = running.and_then(|it| it.at(&mount.prefix))
+        && is_still(statics.directory(), mount)
+    {
+        return Ok(Site::Statics(Arc::clone(statics)));
+    }
+    let statics = Statics::open(&mount.path.value)?;
+    Ok(Site::Statics(Arc::new(statics)))
+}
+
+fn is_still(directory: &Directory, mount: &Mount) -> bool {
+    directory.path() == mount.path.value && directory.is_in_place()
 }

@@ -1,11 +1,14 @@
 //! Certificates and keys, and which clients' certificates count. Only this
 //! module decides what rustls does.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,7 +24,8 @@ pub use tokio_rustls::TlsAcceptor;
 pub use tokio_rustls::server::TlsStream;
 
 use crate::config::{Placed, Protocol, Tls};
-use crate::finding::{Finding, shell_word};
+use crate::finding::{Finding, Severity, shell_word};
+use crate::resource::checksum::Checksum;
 
 /// A certificate that can be served with.
 pub struct Identity {
@@ -29,11 +33,23 @@ pub struct Identity {
     pub config: Arc<ServerConfig>,
     /// What is in the certificate.
     pub certificate: CertificateFacts,
+    source: Source,
+}
+
+/// What an identity was made from; the same makes the same again.
+#[derive(PartialEq, Eq)]
+struct Source {
+    certificate: Checksum,
+    private_key: Checksum,
+    client_ca: Option<Checksum>,
+    protocols: Vec<Protocol>,
 }
 
 /// What operators want to know of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
+    /// The serial number in hexadecimal digits, as openssl writes it.
+    pub serial: String,
     /// The names and addresses that clients may use: the subject's alternative
     /// names, which are the only ones that they look at.
     pub names: Vec<String>,
@@ -48,21 +64,138 @@ pub struct CertificateFacts {
 /// # Errors
 /// What is wrong with which file; never empty.
 pub fn load(tls: &Tls) -> Result<Identity, Vec<Finding>> {
-    let chain = read_certificates(&tls.certificate);
-    let key = read_key(&tls.private_key);
-    let client_ca = tls.client_ca.as_ref().map(read_certificates).transpose();
-    let (chain, key, client_ca) = match (chain, key, client_ca) {
-        (Ok(chain), Ok(key), Ok(client_ca)) => (chain, key, client_ca),
-        (chain, key, client_ca) => {
-            let errors = [chain.err(), key.err(), client_ca.err()];
-            return Err(errors.into_iter().flatten().collect());
+    Files::read(tls)?.parse(tls)
+}
+
+/// What the files that the configuration names hold, beside an identity that is
+/// being served with.
+pub enum Renewal {
+    /// What is being served with.
+    Same,
+    /// Another identity. Sessions of the one before can be resumed, unless
+    /// other clients' certificates count now.
+    New(Box<Identity>),
+}
+
+/// Loads what the configuration names, to replace `running` at the time `now`.
+///
+/// # Errors
+/// Why it cannot replace it: what [`load`] says, or that clients would refuse
+/// the certificate at that time. The files may be only half replaced.
+pub fn renew(tls: &Tls, running: &Identity, now: SystemTime) -> Result<Renewal, Vec<Finding>> {
+    let files = Files::read(tls)?;
+    let source = files.source(tls);
+    if source == running.source {
+        return Ok(Renewal::Same);
+    }
+    let mut identity = files.parse(tls)?;
+    if source.certificate != running.source.certificate {
+        let findings = identity.certificate.findings(&tls.certificate.value, now);
+        let (errors, _): (Vec<_>, Vec<_>) = findings
+            .into_iter()
+            .partition(|it| it.severity == Severity::Error);
+        if !errors.is_empty() {
+            return Err(errors);
         }
-    };
-    build(tls, chain, key, client_ca).map_err(|finding| vec![finding])
+    }
+    // A ticket carries that its client's certificate was accepted.
+    if source.client_ca == running.source.client_ca {
+        let mut config = ServerConfig::clone(&identity.config);
+        config.ticketer = Arc::clone(&running.config.ticketer);
+        config.session_storage = Arc::clone(&running.config.session_storage);
+        identity.config = Arc::new(config);
+    }
+    Ok(Renewal::New(Box::new(identity)))
+}
+
+/// Makes handshakes, with an identity that can be replaced: those that begin
+/// after that are made with the new one.
+pub struct Acceptor {
+    config: ArcSwap<ServerConfig>,
+}
+
+impl Acceptor {
+    /// With this identity.
+    pub fn new(identity: &Identity) -> Self {
+        Self {
+            config: ArcSwap::new(Arc::clone(&identity.config)),
+        }
+    }
+
+    /// From now on with this one.
+    pub fn replace(&self, identity: &Identity) {
+        self.config.store(Arc::clone(&identity.config));
+    }
+
+    /// For one handshake.
+    pub fn current(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.load_full())
+    }
+}
+
+/// The bytes that an identity is made from. They are read once: a file may be
+/// replaced at any time.
+struct Files {
+    certificate: Vec<u8>,
+    private_key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Files {
+    fn read(tls: &Tls) -> Result<Self, Vec<Finding>> {
+        let certificate = read_file(&tls.certificate, CERTIFICATE);
+        let private_key = read_file(&tls.private_key, PRIVATE_KEY);
+        let client_ca = tls.client_ca.as_ref();
+        let client_ca = client_ca
+            .map(|file| read_file(file, CERTIFICATE))
+            .transpose();
+        let (certificate, private_key, client_ca) = all(certificate, private_key, client_ca)?;
+        Ok(Self {
+            certificate,
+            private_key,
+            client_ca,
+        })
+    }
+
+    fn source(&self, tls: &Tls) -> Source {
+        Source {
+            certificate: Checksum::of(&self.certificate),
+            private_key: Checksum::of(&self.private_key),
+            client_ca: self.client_ca.as_deref().map(Checksum::of),
+            protocols: tls.protocols.clone(),
+        }
+    }
+
+    fn parse(&self, tls: &Tls) -> Result<Identity, Vec<Finding>> {
+        let chain = parse_certificates(&tls.certificate, &self.certificate);
+        let key = parse_key(&tls.private_key, &self.private_key);
+        let client_ca = match (&tls.client_ca, &self.client_ca) {
+            (Some(file), Some(pem)) => parse_certificates(file, pem).map(Some),
+            _ => Ok(None),
+        };
+        let (chain, key, client_ca) = all(chain, key, client_ca)?;
+        build(tls, self.source(tls), chain, key, client_ca).map_err(|finding| vec![finding])
+    }
+}
+
+/// All three, or everything that is wrong with them.
+fn all<A, B, C>(
+    a: Result<A, Finding>,
+    b: Result<B, Finding>,
+    c: Result<C, Finding>,
+) -> Result<(A, B, C), Vec<Finding>> {
+    match (a, b, c) {
+        (Ok(a), Ok(b), Ok(c)) => Ok((a, b, c)),
+        (a, b, c) => {
+            let errors = [a.err(), b.err(), c.err()];
+            Err(errors.into_iter().flatten().collect())
+        }
+    }
 }
 
 fn build(
     tls: &Tls,
+    source: Source,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     client_ca: Option<Vec<CertificateDer<'static>>>,
@@ -97,6 +230,7 @@ fn build(
     Ok(Identity {
         config: Arc::new(config),
         certificate: facts,
+        source,
     })
 }
 
@@ -137,28 +271,68 @@ fn client_verifier(
         .map_err(|error| Finding::error(file, error.to_string()))
 }
 
-fn read_certificates(file: &Placed<PathBuf>) -> Result<Vec<CertificateDer<'static>>, Finding> {
+/// What findings call a file.
+const CERTIFICATE: &str = "certificate";
+const PRIVATE_KEY: &str = "private key";
+
+/// A regular file's bytes. Nothing else has bytes that can be looked at again.
+fn read_file(file: &Placed<PathBuf>, what: &str) -> Result<Vec<u8>, Finding> {
+    /// Many times the authorities of all the world.
+    const LONGEST: u64 = 16 * 1024 * 1024;
     let path = file.value.as_path();
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
+    let unreadable = |error| unreadable_file(file, &error, what);
+    let opened = File::options()
+        .read(true)
+        // A FIFO opens at once, and is then found to be no regular file.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
+    if !opened.metadata().map_err(unreadable)?.is_file() {
+        return Err(Finding::error(
+            path,
+            format!("the {what} is no regular file"),
+        ));
+    }
+    let mut bytes = Vec::new();
+    opened
+        .take(LONGEST)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 == LONGEST {
+        return Err(Finding::error(path, format!("the {what} is too large")));
+    }
+    Ok(bytes)
+}
+
+fn parse_certificates(
+    file: &Placed<PathBuf>,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, Finding> {
+    let path = file.value.as_path();
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
         Ok(chain) if chain.is_empty() => {
-            Err(no_item(path, "certificate", "-----BEGIN CERTIFICATE-----"))
+            Err(no_item(path, CERTIFICATE, "-----BEGIN CERTIFICATE-----"))
         }
         Ok(chain) => Ok(chain),
-        Err(error) => Err(pem_finding(file, error, "certificate")),
+        Err(error) => Err(malformed(path, &error, CERTIFICATE)),
     }
 }
 
-fn read_key(file: &Placed<PathBuf>) -> Result<PrivateKeyDer<'static>, Finding> {
-    match PrivateKeyDer::from_pem_file(&file.value) {
+fn parse_key(file: &Placed<PathBuf>, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Finding> {
+    let path = file.value.as_path();
+    match PrivateKeyDer::from_pem_slice(pem) {
         Ok(key) => Ok(key),
         Err(PemError::NoItemsFound) => Err(no_item(
-            &file.value,
+            path,
             "unencrypted private key",
             "-----BEGIN PRIVATE KEY-----",
         )),
-        Err(error) => Err(pem_finding(file, error, "private key")),
+        Err(error) => Err(malformed(path, &error, PRIVATE_KEY)),
     }
+}
+
+fn malformed(path: &Path, error: &PemError, what: &str) -> Finding {
+    Finding::error(path, format!("the {what} is malformed: {error}"))
 }
 
 fn no_item(path: &Path, what: &str, marker: &str) -> Finding {
@@ -172,20 +346,17 @@ fn no_item(path: &Path, what: &str, marker: &str) -> Finding {
     ))
 }
 
-fn pem_finding(file: &Placed<PathBuf>, error: PemError, what: &str) -> Finding {
+fn unreadable_file(file: &Placed<PathBuf>, error: &io::Error, what: &str) -> Finding {
     let path = file.value.as_path();
-    match error {
-        PemError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-            let reason = format!("the {what} `{}` does not exist", path.display());
-            Finding::error(file.place.clone(), reason)
-                .remedy("name the file in the configuration, or put it in place")
-        }
-        PemError::Io(error) => Finding::error(path, format!("the {what} cannot be read: {error}")).remedy(format!(
-            "let the server's user read it: `chgrp ostree-serve {0} && chmod g+r {0}`; `namei -l {0}` shows the way to it",
-            shell_word(path)
-        )),
-        error => Finding::error(path, format!("the {what} is malformed: {error}")),
+    if error.kind() == io::ErrorKind::NotFound {
+        let reason = format!("the {what} `{}` does not exist", path.display());
+        return Finding::error(file.place.clone(), reason)
+            .remedy("name the file in the configuration, or put it in place");
     }
+    Finding::error(path, format!("the {what} cannot be read: {error}")).remedy(format!(
+        "let the server's user read it: `chgrp ostree-serve {0} && chmod g+r {0}`; `namei -l {0}` shows the way to it",
+        shell_word(path)
+    ))
 }
 
 /// Reads the parts of a certificate that operators ask about.
@@ -199,7 +370,9 @@ fn facts(certificate: &CertificateDer<'_>) -> Result<CertificateFacts, String> {
         .map_or_else(Vec::new, |(_, names)| {
             names.0.iter().filter_map(name).collect()
         });
+    let serial = certificate.serial_number().as_bytes();
     Ok(CertificateFacts {
+        serial: serial.iter().map(|byte| format!("{byte:02X}")).collect(),
         names,
         not_before: validity.not_before.to_system_time(),
         not_after: validity.not_after.to_system_time(),
@@ -219,32 +392,71 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
+/// How much of a certificate's life is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remaining {
+    /// Clients refuse it as long as their clocks say so.
+    NotYetValid,
+    /// Enough.
+    Plenty,
+    /// Less than three weeks. Whatever renews certificates has failed a few
+    /// times by now.
+    Weeks,
+    /// Less than a week.
+    Days,
+    /// Nothing.
+    Expired,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 impl CertificateFacts {
+    /// How much of its life is left at the time `now`.
+    pub fn remaining(&self, now: SystemTime) -> Remaining {
+        if now < self.not_before {
+            return Remaining::NotYetValid;
+        }
+        match self.not_after.duration_since(now) {
+            Ok(left) if left > 21 * DAY => Remaining::Plenty,
+            Ok(left) if left > 7 * DAY => Remaining::Weeks,
+            Ok(left) if left > Duration::ZERO => Remaining::Days,
+            _ => Remaining::Expired,
+        }
+    }
+
+    /// What operators should know about its life at the time `now`; `file` is
+    /// where it is.
+    pub fn validity(&self, file: &Path, now: SystemTime) -> Option<Finding> {
+        let date = |time| humantime::format_rfc3339_seconds(time).to_string();
+        let renew = "renew it, and put the new certificate and key in place";
+        let soon = |days| {
+            let date = date(self.not_after);
+            let reason = format!("the certificate expires on {date}, in less than {days} days");
+            Finding::warning(file, reason).remedy(renew)
+        };
+        match self.remaining(now) {
+            Remaining::Plenty => None,
+            Remaining::Weeks => Some(soon(21)),
+            Remaining::Days => Some(soon(7)),
+            Remaining::Expired => {
+                let date = date(self.not_after);
+                let reason = format!("the certificate expired on {date}; clients refuse it");
+                Some(Finding::error(file, reason).remedy(renew))
+            }
+            Remaining::NotYetValid => {
+                let date = date(self.not_before);
+                let reason =
+                    format!("the certificate is not valid before {date}; clients refuse it");
+                let finding = Finding::error(file, reason);
+                Some(finding.remedy("check this machine's clock: `timedatectl`"))
+            }
+        }
+    }
+
     /// What operators should know about it at the time `now`; `file` is where
     /// it is.
     pub fn findings(&self, file: &Path, now: SystemTime) -> Vec<Finding> {
-        const SOON: Duration = Duration::from_secs(21 * 24 * 3600);
-        let mut findings = Vec::new();
-        let date = |time| humantime::format_rfc3339_seconds(time).to_string();
-        let renew = "renew it, and put the new certificate and key in place";
-        if now >= self.not_after {
-            let reason = format!(
-                "the certificate expired on {}; clients refuse it",
-                date(self.not_after)
-            );
-            findings.push(Finding::error(file, reason).remedy(renew));
-        } else if now < self.not_before {
-            let reason = format!(
-                "the certificate is not valid before {}; clients refuse it",
-                date(self.not_before)
-            );
-            findings.push(
-                Finding::error(file, reason).remedy("check this machine's clock: `timedatectl`"),
-            );
-        } else if now + SOON >= self.not_after {
-            let reason = format!("the certificate expires on {}", date(self.not_after));
-            findings.push(Finding::warning(file, reason).remedy(renew));
-        }
+        let mut findings: Vec<_> = self.validity(file, now).into_iter().collect();
         if self.names.is_empty() {
             findings.push(
                 Finding::error(file, "the certificate names no host (subjectAltName); clients refuse it").remedy(

@@ -37,9 +37,9 @@ pub struct Service {
 
 impl Service {
     /// Answers from what these routes lead to.
-    pub fn new(routes: Routes) -> Self {
+    pub fn new(routes: impl Into<Arc<Routes>>) -> Self {
         Self {
-            routes: ArcSwap::from_pointee(routes),
+            routes: ArcSwap::new(routes.into()),
         }
     }
 
@@ -49,8 +49,8 @@ impl Service {
     }
 
     /// Answers from other routes; requests that began before keep theirs.
-    pub fn reroute(&self, routes: Routes) {
-        self.routes.store(Arc::new(routes));
+    pub fn reroute(&self, routes: impl Into<Arc<Routes>>) {
+        self.routes.store(routes.into());
     }
 
     /// The reply to a request. There is always one; what goes wrong on this

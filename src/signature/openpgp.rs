@@ -243,11 +243,11 @@ fn is_by(signature: &Signature, key: &impl KeyDetails) -> bool {
 
 /// The last of the signatures that count. Unlike in signatures of documents SHA-1
 /// will do, as it does for gpg: many old keys have no other.
-fn newest<'a>(
-    signatures: &'a [Signature],
+fn newest(
+    signatures: &[Signature],
     now: u64,
     is_valid: impl Fn(&Signature) -> bool,
-) -> Option<&'a Signature> {
+) -> Option<&Signature> {
     signatures
         .iter()
         .filter(|it| it.hash_alg() != Some(HashAlgorithm::Md5))

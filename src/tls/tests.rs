@@ -9,8 +9,6 @@ use tempfile::TempDir;
 
 use super::*;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
 struct Files {
     directory: TempDir,
     tls: Tls,
@@ -226,6 +224,7 @@ fn operators_are_told_about_time_and_names() {
 #[test]
 fn names_cover_hosts() {
     let facts = CertificateFacts {
+        serial: "01".into(),
         names: [
             "Repo.example.com",
             "*.wild.example",
