@@ -115,12 +115,15 @@ fn run(source: &Source) -> Result<(), StartError> {
     // SAFETY: logging starts no thread, so there is only this one; and nothing
     // here uses a descriptor that it did not open.
     let (manager, inherited) = unsafe { Manager::inherit() };
-    let config = Config::load(&source.config)?;
     daemon::block_on(async {
+        // First of all: until then a SIGHUP ends the process.
+        let hangups = daemon::hangups()?;
+        let config = Config::load(&source.config)?;
         let daemon = Daemon::start(&config)?;
         let brakes = Arc::new(Brakes::restored(daemon.service(), manager, inherited));
         let _control = control::server::start(&config.listen.control, Arc::clone(&brakes))?;
         let shutdown = daemon::termination(|| {})?;
+        daemon.control().reload_at(hangups);
         manager.ready();
         brakes.announce();
         let told = async {

@@ -1,0 +1,122 @@
+//! A configuration with everything that it names opened and found good. Nothing
+//! is bound, and nothing that runs has changed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::process::fit_into_descriptors;
+use crate::config::{Config, Limits, Tls};
+use crate::finding::{Finding, Severity};
+use crate::routes::Routes;
+use crate::tls::{self, Identity, Renewal};
+
+/// What is served, as whom, and under which limits.
+#[derive(Clone)]
+pub(super) struct Generation {
+    pub(super) config: Config,
+    /// Those of the configuration, as far as the machine lets them be.
+    pub(super) limits: Limits,
+    /// Present if the configuration has `[tls]`.
+    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) routes: Arc<Routes>,
+}
+
+impl Generation {
+    /// Opens what a configuration names. Repositories and certificates that are
+    /// as in the `running` generation are taken over from it.
+    ///
+    /// # Errors
+    /// Everything that is wrong; never empty.
+    pub(super) fn open(config: Config, running: Option<&Self>) -> Result<Self, Vec<Finding>> {
+        let identity = open_identity(&config, running.and_then(|it| it.identity.as_ref()));
+        let routes = Routes::open(&config, running.map(|it| &*it.routes));
+        let (identity, routes) = match (identity, routes) {
+            (Ok(identity), Ok(routes)) => (identity, routes),
+            (identity, routes) => {
+                let errors = [identity.err(), routes.err()];
+                return Err(errors.into_iter().flatten().flatten().collect());
+            }
+        };
+        Ok(Self {
+            limits: fit_into_descriptors(config.limits),
+            config,
+            identity,
+            routes: Arc::new(routes),
+        })
+    }
+
+    /// Where the configuration says that the certificate is.
+    pub(super) fn certificate_file(&self) -> &Path {
+        let tls = self.config.tls.as_ref();
+        tls.map_or(Path::new(""), |tls| &tls.certificate.value)
+    }
+
+    /// Logs which certificate is served with, and what operators should know
+    /// about it.
+    pub(super) fn announce_certificate(&self) {
+        let Some(identity) = &self.identity else {
+            return;
+        };
+        let facts = &identity.certificate;
+        for finding in facts.findings(self.certificate_file(), SystemTime::now()) {
+            log_finding(&finding);
+        }
+        tracing::info!(
+            serial = facts.serial,
+            names = facts.names.join(", "),
+            expires = %humantime::format_rfc3339_seconds(facts.not_after),
+            "certificate loaded"
+        );
+    }
+}
+
+fn open_identity(
+    config: &Config,
+    running: Option<&Arc<Identity>>,
+) -> Result<Option<Arc<Identity>>, Vec<Finding>> {
+    let Some(tls) = &config.tls else {
+        return Ok(None);
+    };
+    let identity = match running {
+        None => Arc::new(tls::load(tls).map_err(|findings| named_by(tls, findings))?),
+        Some(running) => {
+            let renewal = tls::renew(tls, running, SystemTime::now());
+            match renewal.map_err(|findings| named_by(tls, findings))? {
+                Renewal::Same => Arc::clone(running),
+                Renewal::New(identity) => Arc::from(identity),
+            }
+        }
+    };
+    Ok(Some(identity))
+}
+
+/// Adds where the configuration names the files that findings are about.
+pub(super) fn named_by(tls: &Tls, findings: Vec<Finding>) -> Vec<Finding> {
+    let files = [
+        Some(&tls.private_key),
+        Some(&tls.certificate),
+        tls.client_ca.as_ref(),
+    ];
+    let named = |finding: Finding| {
+        let mut files = files.into_iter().flatten();
+        match files.find(|file| file.value == finding.place.file) {
+            Some(file) => finding.named_at(&file.place),
+            None => finding,
+        }
+    };
+    findings.into_iter().map(named).collect()
+}
+
+/// Logs a finding that does not keep the server from running.
+pub(super) fn log_finding(finding: &Finding) {
+    let place = &finding.place;
+    let named_at = finding.named_at.as_ref().map(tracing::field::display);
+    let remedy = finding.remedy.as_deref();
+    let reason = &finding.reason;
+    match finding.severity {
+        Severity::Error => tracing::error!(%place, named_at, remedy, "{reason}"),
+        Severity::Warning => tracing::warn!(%place, named_at, remedy, "{reason}"),
+        Severity::Note => tracing::info!(%place, "{reason}"),
+    }
+}

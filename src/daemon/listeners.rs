@@ -1,0 +1,282 @@
+//! The set of listeners, and how it becomes another one: what stays keeps its
+//! socket, what is new is bound before anything is closed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::config::{Address, Listen};
+use crate::connection::{self, Purpose, Shared};
+use crate::finding::Finding;
+use crate::listener::Listener;
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Https,
+    Http,
+    Redirect,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Https => "HTTPS",
+            Self::Http => "HTTP with content",
+            Self::Redirect => "HTTP to redirect",
+        })
+    }
+}
+
+/// A bound socket, as the configuration wants it.
+#[derive(Clone)]
+pub(super) struct Bound {
+    kind: Kind,
+    /// With port 0, if that is what the configuration says.
+    written: Address,
+    listener: Arc<Listener>,
+}
+
+impl Bound {
+    fn address(&self) -> &Address {
+        self.listener.address()
+    }
+}
+
+/// A listener whose clients are being served.
+pub(super) struct Serving {
+    bound: Bound,
+    purpose: Arc<ArcSwap<Purpose>>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    fn begin(bound: Bound, purpose: Purpose, shared: &Shared) -> Self {
+        let purpose = Arc::new(ArcSwap::from_pointee(purpose));
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(connection::serve(
+            Arc::clone(&bound.listener),
+            Arc::clone(&purpose),
+            shared.clone(),
+            stopped,
+        ));
+        Self {
+            bound,
+            purpose,
+            stop,
+            task,
+        }
+    }
+
+    /// Stops listening; who is connected or in the kernel's queue stays. The
+    /// socket is closed at the end of this.
+    pub(super) async fn end(self) {
+        drop(self.bound);
+        // Either fails only if the task has ended.
+        _ = self.stop.send(());
+        _ = self.task.await;
+    }
+}
+
+/// The listeners that a configuration wants, all bound, in its order.
+pub(super) struct Plan(Vec<Step>);
+
+enum Step {
+    /// The running one of this number, for this kind of clients.
+    Keep(usize, Bound),
+    Add(Bound),
+}
+
+impl Step {
+    fn bound(&self) -> &Bound {
+        match self {
+            Self::Keep(_, bound) | Self::Add(bound) => bound,
+        }
+    }
+}
+
+/// Why a socket cannot be had.
+pub(super) struct BindError {
+    address: Address,
+    pub(super) reason: anyhow::Error,
+}
+
+impl BindError {
+    /// For the operator, who changed `listen`.
+    pub(super) fn finding(&self, listen: &Listen, file: &std::path::Path) -> Finding {
+        let place = listen.place(&self.address).cloned();
+        Finding::error(
+            place.unwrap_or_else(|| file.into()),
+            format!("{:#}", self.reason),
+        )
+        .remedy(
+            "free the address or name another one, and reload; if this server itself \
+             has it, as part of another address, restart the server",
+        )
+    }
+}
+
+/// Binds what is new in `listen`, without changing what runs. Dropping the plan
+/// closes it again.
+pub(super) fn plan(listen: &Listen, running: &[Serving]) -> Result<Plan, BindError> {
+    let wanted = wanted(listen);
+    let running: Vec<&Bound> = running.iter().map(|it| &it.bound).collect();
+    let kept = match_up(&wanted, &running);
+    let goes = |number: &usize| !kept.contains(&Some(*number));
+    let going: Vec<&Bound> = (0..running.len())
+        .filter(goes)
+        .map(|number| running[number])
+        .collect();
+    let step = |(&(kind, written), kept): (&(Kind, &Address), &Option<usize>)| {
+        let listener = match kept {
+            Some(number) => Arc::clone(&running[*number].listener),
+            None => Arc::new(bind(written, &going)?),
+        };
+        let bound = Bound {
+            kind,
+            written: written.clone(),
+            listener,
+        };
+        Ok(match kept {
+            Some(number) => Step::Keep(*number, bound),
+            None => Step::Add(bound),
+        })
+    };
+    let steps: Result<_, BindError> = wanted.iter().zip(&kept).map(step).collect();
+    steps.map(Plan)
+}
+
+fn wanted(listen: &Listen) -> Vec<(Kind, &Address)> {
+    let all = [
+        (Kind::Https, &listen.https),
+        (Kind::Http, &listen.http),
+        (Kind::Redirect, &listen.redirect),
+    ];
+    all.into_iter()
+        .flat_map(|(kind, addresses)| addresses.iter().map(move |address| (kind, address)))
+        .collect()
+}
+
+/// Which running listener has the socket for each that is wanted: one that is
+/// written the same way, of the same kind if there is a choice (port 0 may be
+/// written many times).
+fn match_up(wanted: &[(Kind, &Address)], running: &[&Bound]) -> Vec<Option<usize>> {
+    let mut matched = vec![None; wanted.len()];
+    for same_kind in [true, false] {
+        for (at, (kind, address)) in wanted.iter().enumerate() {
+            if matched[at].is_some() {
+                continue;
+            }
+            let fits = |number: &usize| {
+                let it = running[*number];
+                it.written == **address
+                    && (it.kind == *kind || !same_kind)
+                    && !matched.contains(&Some(*number))
+            };
+            matched[at] = (0..running.len()).find(fits);
+        }
+    }
+    matched
+}
+
+fn bind(address: &Address, going: &[&Bound]) -> Result<Listener, BindError> {
+    let in_the_way: Vec<&Listener> = going
+        .iter()
+        .filter(|it| it.address().overlaps(address))
+        .map(|it| &*it.listener)
+        .collect();
+    Listener::bind_beside(address, &in_the_way).map_err(|reason| BindError {
+        address: address.clone(),
+        reason,
+    })
+}
+
+impl Plan {
+    /// Where it listens, with the ports that the kernel chose.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        let address = |step: &Step| step.bound().address().clone();
+        self.0.iter().map(address).collect()
+    }
+
+    /// The port that redirects lead to: the first one of HTTPS. If there is
+    /// none, the configuration has a public name, and the standard port is meant.
+    pub(super) fn https_port(&self) -> u16 {
+        let https = self
+            .0
+            .iter()
+            .map(Step::bound)
+            .filter(|it| it.kind == Kind::Https);
+        https
+            .filter_map(|bound| match bound.address() {
+                Address::Tcp(address) => Some(address.port()),
+                Address::Unix(_) => None,
+            })
+            .next()
+            .unwrap_or(443)
+    }
+
+    /// Logs where it listens that it did not before.
+    pub(super) fn announce(&self) {
+        for step in &self.0 {
+            if let Step::Add(bound) = step {
+                tracing::info!(address = %bound.address(), "listening for {}", bound.kind);
+            }
+        }
+    }
+
+    /// Makes it so: the listeners, those that have to be ended now, and what
+    /// changed.
+    pub(super) fn carry_out(
+        self,
+        running: Vec<Serving>,
+        purposes: impl Fn(Kind) -> Purpose,
+        shared: &Shared,
+    ) -> Outcome {
+        let mut running: Vec<Option<Serving>> = running.into_iter().map(Some).collect();
+        let mut outcome = Outcome::default();
+        for step in self.0 {
+            let (kept, bound) = match step {
+                Step::Keep(number, bound) => (running[number].take(), bound),
+                Step::Add(bound) => (None, bound),
+            };
+            let (kind, address) = (bound.kind, bound.address().clone());
+            let Some(mut kept) = kept else {
+                outcome
+                    .changes
+                    .push(format!("listener {address} added for {kind}"));
+                let serving = Serving::begin(bound, purposes(kind), shared);
+                outcome.serving.push(serving);
+                continue;
+            };
+            if kept.bound.kind != kind {
+                outcome
+                    .changes
+                    .push(format!("listener {address} is for {kind} now"));
+                connection::accept_queued(&bound.listener, &kept.purpose.load(), shared);
+            }
+            kept.purpose.store(Arc::new(purposes(kind)));
+            kept.bound = bound;
+            outcome.serving.push(kept);
+        }
+        outcome.ending = running.into_iter().flatten().collect();
+        for serving in &outcome.ending {
+            let (kind, address) = (serving.bound.kind, serving.bound.address());
+            outcome
+                .changes
+                .push(format!("listener {address} for {kind} removed"));
+        }
+        outcome
+    }
+}
+
+/// What came of a [`Plan`].
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) serving: Vec<Serving>,
+    pub(super) ending: Vec<Serving>,
+    pub(super) changes: Vec<String>,
+}

@@ -1,0 +1,110 @@
+//! Start-up, reload and shutdown, as lists of named steps.
+
+mod certificate;
+mod generation;
+mod listeners;
+mod process;
+mod reload;
+mod running;
+mod shutdown;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+pub use process::{block_on, runtime};
+pub use reload::{Control, Refused, Reloaded, hangups};
+pub use shutdown::{Outcome, termination};
+
+use crate::config::{Address, Config};
+use crate::finding::Finding;
+use crate::http::Service;
+use generation::Generation;
+use listeners::Plan;
+use reload::Order;
+use running::Running;
+
+/// Exit code: something failed while running.
+pub const EXIT_RUNTIME: i32 = 1;
+/// Exit code: the command line was wrong (`EX_USAGE` of sysexits(3)).
+pub const EXIT_USAGE: i32 = 64;
+/// Exit code: the configuration, or what it names, was wrong (`EX_CONFIG`).
+pub const EXIT_CONFIG: i32 = 78;
+
+/// Why the server does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Something that the configuration names is not as it must be.
+    Configuration(Vec<Finding>),
+    /// The machine does not let it.
+    Runtime(anyhow::Error),
+}
+
+impl From<Vec<Finding>> for StartError {
+    fn from(findings: Vec<Finding>) -> Self {
+        Self::Configuration(findings)
+    }
+}
+
+impl From<anyhow::Error> for StartError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Runtime(error)
+    }
+}
+
+/// A server with everything open and bound, about to serve.
+pub struct Daemon {
+    generation: Generation,
+    service: Arc<Service>,
+    listeners: Plan,
+    control: Control,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl Daemon {
+    /// Opens and binds everything. Needs a runtime around it.
+    ///
+    /// # Errors
+    /// Everything that stands in the way, as far as it can be told at once.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let generation = Generation::open(config.clone(), None)?;
+        generation.announce_certificate();
+        let listeners = listeners::plan(&config.listen, &[]).map_err(|error| error.reason)?;
+        listeners.announce();
+        let (control, orders) = reload::control();
+        Ok(Self {
+            service: Arc::new(Service::new(Arc::clone(&generation.routes))),
+            generation,
+            listeners,
+            control,
+            orders,
+        })
+    }
+
+    /// Where it listens, in the order of the configuration: HTTPS, plaintext,
+    /// redirect.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.listeners.addresses()
+    }
+
+    /// What answers for the content.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
+    /// What it can be told once it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Serves until `shutdown` is ready, then lets transfers finish.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
+        let mut running = Running::begin(self.generation, self.service, self.listeners);
+        tokio::select! {
+            biased;
+            () = shutdown => {}
+            () = running.keep_up(self.orders, self.control) => {}
+        }
+        running.drain().await
+    }
+}

@@ -1,0 +1,70 @@
+//! What the process is given: threads and descriptors.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
+
+use crate::config::Limits;
+
+/// Raises the limit of open files as far as it goes, and lowers the number of
+/// connections until each can have a socket and a file, with some to spare. An
+/// HTTP/2 connection may have more large files under way; if they use up what
+/// there is, replies wait for descriptors.
+pub(super) fn fit_into_descriptors(limits: Limits) -> Limits {
+    /// For listeners, repositories, the log, and the runtime.
+    const SPARE: u64 = 100;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let Some(available) = getrlimit(Resource::Nofile).current else {
+        return limits;
+    };
+    let possible = usize::try_from(available.saturating_sub(SPARE) / 2).unwrap_or(usize::MAX);
+    if possible >= limits.connections {
+        return limits;
+    }
+    let connections = possible.max(1);
+    tracing::warn!(
+        wanted = limits.connections,
+        connections,
+        remedy = format!(
+            "LimitNOFILE={} in the service's unit",
+            limits.connections as u64 * 2 + SPARE
+        ),
+        "the limit of open files allows fewer connections than configured"
+    );
+    Limits {
+        connections,
+        ..limits
+    }
+}
+
+/// Runs a future to its end in a [`runtime`] of its own.
+///
+/// What is still running then is left behind: a thread that waits for a disk
+/// which no longer answers must not keep the process from ending.
+///
+/// # Errors
+/// As [`runtime`], and the future's.
+pub fn block_on<T, E: From<anyhow::Error>>(
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+/// The runtime that everything happens in.
+///
+/// # Errors
+/// If threads or descriptors cannot be had.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}

@@ -1,0 +1,237 @@
+//! Keeping up with what the operator changes: the configuration when told, the
+//! certificate by itself.
+//!
+//! Everything is opened and judged first, beside what runs. Then sockets are
+//! bound; that may still fail. What comes after that cannot.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::generation::{Generation, log_finding, named_by};
+use super::listeners;
+use super::running::Running;
+use crate::config::{Address, Config};
+use crate::finding::Finding;
+use crate::tls::{self, Renewal};
+
+/// What a running server can be told.
+pub(super) enum Order {
+    /// Read the configuration again, and tell what came of it.
+    Reload(oneshot::Sender<Result<Reloaded, Refused>>),
+    /// The certificate's files may have changed.
+    LookAtCertificate,
+}
+
+/// A way to tell a running server something.
+#[derive(Clone)]
+pub struct Control {
+    orders: mpsc::Sender<Order>,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Phrases, each about one thing; empty if nothing changed.
+    pub changes: Vec<String>,
+    /// Where it listens now, as [`super::Daemon::addresses`].
+    pub addresses: Vec<Address>,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.changes.is_empty() {
+            true => f.write_str("nothing changed"),
+            false => f.write_str(&self.changes.join("; ")),
+        }
+    }
+}
+
+/// Why there was no reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Something is wrong; what was in force still is.
+    Wrong(Vec<Finding>),
+    /// The server is about to end.
+    Ending,
+}
+
+/// A control, and what it says.
+pub(super) fn control() -> (Control, mpsc::Receiver<Order>) {
+    let (orders, receiver) = mpsc::channel(16);
+    (Control { orders }, receiver)
+}
+
+impl Control {
+    /// Has the configuration file read again, and waits until what it says is in
+    /// force. The server logs what comes of it.
+    ///
+    /// # Errors
+    /// Why what was in force still is.
+    pub async fn reload(&self) -> Result<Reloaded, Refused> {
+        let (reply, outcome) = oneshot::channel();
+        // If it is not received, neither is there a reply.
+        _ = self.orders.send(Order::Reload(reply)).await;
+        outcome.await.unwrap_or(Err(Refused::Ending))
+    }
+
+    /// Has the certificate's files looked at, sooner than by themselves.
+    pub fn look_at_certificate(&self) {
+        // When so much is to be done, it will be looked at before long anyway.
+        _ = self.orders.try_send(Order::LookAtCertificate);
+    }
+
+    /// Reloads at each SIGHUP, as long as the server runs.
+    pub fn reload_at(&self, mut hangups: Signal) {
+        let control = self.clone();
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                if control.reload().await == Err(Refused::Ending) {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// SIGHUP, which from now on does not end the process. One that comes before
+/// somebody waits for it is not lost.
+///
+/// # Errors
+/// If signals cannot be received.
+pub fn hangups() -> anyhow::Result<Signal> {
+    Ok(signal(SignalKind::hangup())?)
+}
+
+/// Time between two looks at the certificate's files. They are read whole: file
+/// systems differ in what their times tell, and the files are small.
+const LOOK: Duration = Duration::from_secs(2);
+
+impl Running {
+    /// Does what it is told, and looks after the certificate. Never ends;
+    /// dropping the future leaves one whole generation in force.
+    pub(super) async fn keep_up(&mut self, mut orders: mpsc::Receiver<Order>, _control: Control) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(order) = orders.recv() => match order {
+                    Order::Reload(reply) => {
+                        let outcome = self.reload().await;
+                        // Whoever asked may have lost patience.
+                        _ = reply.send(outcome.map_err(Refused::Wrong));
+                    }
+                    Order::LookAtCertificate => self.look_at_certificate().await,
+                },
+                _ = looks.tick() => self.look_at_certificate().await,
+            }
+        }
+    }
+
+    /// A reload from its first to its last moment. A service manager that wants
+    /// to know of both is told here, and nowhere else.
+    async fn reload(&mut self) -> Result<Reloaded, Vec<Finding>> {
+        let outcome = self.try_reload().await;
+        match &outcome {
+            Ok(reloaded) => tracing::info!("configuration reloaded: {reloaded}"),
+            Err(findings) => {
+                findings.iter().for_each(log_finding);
+                tracing::error!(
+                    remedy = "repair it, see what `ostree-serve check` says, and reload again",
+                    "the configuration is not reloaded; the server goes on with the old one"
+                );
+            }
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<Reloaded, Vec<Finding>> {
+        let next = self.open_again().await?;
+        let listen = &next.config.listen;
+        let plan = listeners::plan(listen, &self.listeners)
+            .map_err(|error| vec![error.finding(listen, &next.config.file)])?;
+        let identity = self.generation.identity.clone();
+        plan.announce();
+        let reloaded = self.take_over(next, plan).await;
+        let same = |new: &Arc<_>| identity.as_ref().is_some_and(|old| Arc::ptr_eq(old, new));
+        if !self.generation.identity.as_ref().is_none_or(same) {
+            self.settle_certificate();
+        }
+        Ok(reloaded)
+    }
+
+    /// Opens what the configuration file says now. A disk may take its time.
+    async fn open_again(&self) -> Result<Generation, Vec<Finding>> {
+        let running = Arc::clone(&self.generation);
+        let file = running.config.file.clone();
+        let open = move || Generation::open(Config::load(&running.config.file)?, Some(&running));
+        let opened = spawn_blocking(open).await;
+        opened.unwrap_or_else(|error| Err(vec![Finding::error(file, failed(&error))]))
+    }
+
+    /// Serves with the certificate that is in the files, if it is a good one.
+    async fn look_at_certificate(&mut self) {
+        self.remind();
+        match self.renew().await {
+            None | Some(Ok(Renewal::Same)) => {
+                if self.replacement.settled() {
+                    tracing::info!("the certificate's files are again those that are served with");
+                }
+            }
+            Some(Ok(Renewal::New(identity))) => {
+                self.replace_identity(Arc::from(identity));
+                self.settle_certificate();
+                tracing::info!("certificate replaced");
+            }
+            Some(Err(findings)) => {
+                if self.replacement.failed(Instant::now()) {
+                    findings.iter().for_each(|it| log_finding(&it.as_warning()));
+                    tracing::warn!("the server goes on with the certificate that it has");
+                }
+            }
+        }
+    }
+
+    /// What is in the certificate's files; `None` if there are none.
+    async fn renew(&self) -> Option<Result<Renewal, Vec<Finding>>> {
+        let running = Arc::clone(self.generation.identity.as_ref()?);
+        let tls = self.generation.config.tls.clone()?;
+        let file = tls.certificate.value.clone();
+        let renew = move || {
+            tls::renew(&tls, &running, SystemTime::now())
+                .map_err(|findings| named_by(&tls, findings))
+        };
+        let renewed = spawn_blocking(renew).await;
+        Some(renewed.unwrap_or_else(|error| Err(vec![Finding::error(file, failed(&error))])))
+    }
+
+    /// Another certificate is in force.
+    fn settle_certificate(&mut self) {
+        self.replacement.settled();
+        self.reminder = super::certificate::Reminder::default();
+        self.generation.announce_certificate();
+    }
+
+    /// Tells the operator, in time, that the certificate comes to its end.
+    fn remind(&mut self) {
+        let Some(identity) = &self.generation.identity else {
+            return;
+        };
+        let now = SystemTime::now();
+        let facts = &identity.certificate;
+        if self.reminder.is_due(facts.remaining(now), now)
+            && let Some(finding) = facts.validity(self.generation.certificate_file(), now)
+        {
+            log_finding(&finding);
+        }
+    }
+}
+
+fn failed(error: &JoinError) -> String {
+    format!("it could not be read: {error}")
+}

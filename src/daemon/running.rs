@@ -1,0 +1,178 @@
+//! A server at work: what it serves with at the moment, and how one generation
+//! takes over from another.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
+
+use super::certificate::{Reminder, Replacement};
+use super::generation::Generation;
+use super::listeners::{Kind, Plan, Serving};
+use super::reload::Reloaded;
+use crate::connection::{self, Answerer, Purpose, Shared};
+use crate::http::Service;
+use crate::http::redirect::Redirect;
+use crate::routes::Site;
+use crate::tls::{Acceptor, Identity};
+
+/// A server at work.
+pub(super) struct Running {
+    pub(super) generation: Arc<Generation>,
+    service: Arc<Service>,
+    /// Present if the generation has an identity.
+    acceptor: Option<Arc<Acceptor>>,
+    pub(super) listeners: Vec<Serving>,
+    pub(super) shared: Shared,
+    pub(super) drain: watch::Sender<bool>,
+    pub(super) replacement: Replacement,
+    pub(super) reminder: Reminder,
+}
+
+impl Running {
+    /// Begins to serve.
+    pub(super) fn begin(
+        generation: Generation,
+        service: Arc<Service>,
+        listeners: Plan,
+    ) -> Self {
+        let (drain, draining) = watch::channel(false);
+        let acceptor = generation.identity.as_deref().map(Acceptor::new);
+        let mut running = Self {
+            service,
+            acceptor: acceptor.map(Arc::new),
+            listeners: Vec::new(),
+            shared: Shared {
+                limits: Arc::new(ArcSwap::from_pointee(generation.limits)),
+                slots: Arc::new(Semaphore::new(generation.limits.connections)),
+                drain: draining,
+            },
+            drain,
+            replacement: Replacement::default(),
+            reminder: Reminder::default(),
+            generation: Arc::new(generation),
+        };
+        running.listen(listeners);
+        running
+    }
+
+    /// Makes another generation the one in force. Nothing of it fails, no
+    /// connection notices, and requests that began go on as they began.
+    pub(super) async fn take_over(&mut self, next: Generation, listeners: Plan) -> Reloaded {
+        let addresses = listeners.addresses();
+        let old = std::mem::replace(&mut self.generation, Arc::new(next));
+        let mut changes = changes(&old, &self.generation);
+        self.service.reroute(Arc::clone(&self.generation.routes));
+        self.limit(old.limits.connections);
+        self.identify();
+        let (ending, moved) = self.listen(listeners);
+        changes.extend(moved);
+        for listener in ending {
+            listener.end().await;
+        }
+        Reloaded { changes, addresses }
+    }
+
+    /// Makes another identity the one that handshakes are made with.
+    pub(super) fn replace_identity(&mut self, identity: Arc<Identity>) {
+        let generation = Generation {
+            identity: Some(identity),
+            ..Generation::clone(&self.generation)
+        };
+        self.generation = Arc::new(generation);
+        self.identify();
+    }
+
+    /// Puts the generation's limits in force.
+    fn limit(&self, connections_before: usize) {
+        let limits = self.generation.limits;
+        connection::resize(&self.shared.slots, connections_before, limits.connections);
+        self.shared.limits.store(Arc::new(limits));
+    }
+
+    /// Puts the generation's identity in force.
+    fn identify(&mut self) {
+        match (&self.generation.identity, &self.acceptor) {
+            (Some(identity), Some(acceptor)) => acceptor.replace(identity),
+            (Some(identity), None) => self.acceptor = Some(Arc::new(Acceptor::new(identity))),
+            (None, _) => self.acceptor = None,
+        }
+    }
+
+    /// Puts the generation's listeners in force: those that are to be ended, and
+    /// what changed.
+    fn listen(&mut self, plan: Plan) -> (Vec<Serving>, Vec<String>) {
+        let public_name = self.generation.config.listen.public_name.clone();
+        let redirect = Arc::new(Redirect::new(public_name, plan.https_port()));
+        let purpose = |kind| match kind {
+            Kind::Https => Purpose {
+                tls: self.acceptor.clone(),
+                answerer: Answerer::Content(Arc::clone(&self.service)),
+            },
+            Kind::Http => Purpose {
+                tls: None,
+                answerer: Answerer::Content(Arc::clone(&self.service)),
+            },
+            Kind::Redirect => Purpose {
+                tls: None,
+                answerer: Answerer::Redirect(Arc::clone(&redirect)),
+            },
+        };
+        let running = std::mem::take(&mut self.listeners);
+        let outcome = plan.carry_out(running, purpose, &self.shared);
+        self.listeners = outcome.serving;
+        (outcome.ending, outcome.changes)
+    }
+}
+
+/// What is different between two generations, but for the listeners, in words.
+fn changes(old: &Generation, new: &Generation) -> Vec<String> {
+    let mut changes = Vec::new();
+    for (prefix, site) in new.routes.sites() {
+        let what = name(site);
+        match old.routes.at(prefix) {
+            Some(before) if before.is(site) => {}
+            Some(before) if name(before) == what => {
+                changes.push(format!("{what} {prefix} changed"));
+            }
+            _ => changes.push(format!("{what} {prefix} added")),
+        }
+    }
+    for (prefix, site) in old.routes.sites() {
+        let what = name(site);
+        if new.routes.at(prefix).is_none_or(|it| name(it) != what) {
+            changes.push(format!("{what} {prefix} removed"));
+        }
+    }
+    changes.extend(identity_change(
+        old.identity.as_ref(),
+        new.identity.as_ref(),
+    ));
+    if old.limits != new.limits {
+        changes.push("limits changed".into());
+    }
+    if old.config.listen.public_name != new.config.listen.public_name {
+        changes.push("public name changed".into());
+    }
+    changes
+}
+
+fn name(site: &Site) -> &'static str {
+    match site {
+        Site::Repo(_) => "repository",
+        Site::Statics(_) => "directory",
+    }
+}
+
+fn identity_change(old: Option<&Arc<Identity>>, new: Option<&Arc<Identity>>) -> Option<String> {
+    match (old, new) {
+        (Some(old), Some(new)) if Arc::ptr_eq(old, new) => None,
+        (Some(old), Some(new)) if old.certificate == new.certificate => {
+            Some("TLS settings changed".into())
+        }
+        (Some(_), Some(_)) => Some("certificate replaced".into()),
+        (None, Some(_)) => Some("certificate added".into()),
+        (Some(_), None) => Some("certificate removed".into()),
+        (None, None) => None,
+    }
+}
