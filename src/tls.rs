@@ -370,13 +370,22 @@ fn facts(certificate: &CertificateDer<'_>) -> Result<CertificateFacts, String> {
         .map_or_else(Vec::new, |(_, names)| {
             names.0.iter().filter_map(name).collect()
         });
-    let serial = certificate.serial_number().as_bytes();
     Ok(CertificateFacts {
-        serial: serial.iter().map(|byte| format!("{byte:02X}")).collect(),
+        serial: serial(certificate.serial_number().as_bytes()),
         names,
         not_before: validity.not_before.to_system_time(),
         not_after: validity.not_after.to_system_time(),
     })
+}
+
+/// The digits of a positive number in DER form, whose first byte may say no more
+/// than that it is positive.
+fn serial(bytes: &[u8]) -> String {
+    let digits = match bytes {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    digits.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 fn name(name: &GeneralName) -> Option<String> {

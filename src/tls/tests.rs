@@ -252,3 +252,114 @@ fn names_cover_hosts() {
         assert_eq!(facts.covers(host), covered, "{host}");
     }
 }
+
+#[test]
+fn serial_numbers_are_written_as_openssl_does() {
+    let cases: [(&[u8], &str); 4] = [
+        (&[0], "00"),
+        (&[1], "01"),
+        (&[0, 0xab, 0xcd], "ABCD"),
+        (&[0x7f, 0, 1], "7F0001"),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(serial(bytes), expected, "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_life_has_stages() {
+    let start = SystemTime::UNIX_EPOCH + 1000 * DAY;
+    let facts = CertificateFacts {
+        serial: "01".into(),
+        names: vec!["a".into()],
+        not_before: start,
+        not_after: start + 90 * DAY,
+    };
+    let second = Duration::from_secs(1);
+    let cases = [
+        (start - second, Remaining::NotYetValid),
+        (start, Remaining::Plenty),
+        (start + 69 * DAY - second, Remaining::Plenty),
+        (start + 69 * DAY, Remaining::Weeks),
+        (start + 83 * DAY - second, Remaining::Weeks),
+        (start + 83 * DAY, Remaining::Days),
+        (start + 90 * DAY - second, Remaining::Days),
+        (start + 90 * DAY, Remaining::Expired),
+        (start + 900 * DAY, Remaining::Expired),
+    ];
+    for (now, expected) in cases {
+        assert_eq!(facts.remaining(now), expected, "{now:?}");
+    }
+}
+
+/// An unchanged pair is not loaded again, and what clients would refuse does not
+/// replace it.
+#[test]
+fn only_good_pairs_replace_others() {
+    let now = SystemTime::now();
+    let mut files = Files::new(&["a"], 90);
+    let running = load(&files.tls).unwrap();
+    assert!(matches!(
+        renew(&files.tls, &running, now),
+        Ok(Renewal::Same)
+    ));
+    // Whatever the time: it is what is served with.
+    assert!(matches!(
+        renew(&files.tls, &running, now + 200 * DAY),
+        Ok(Renewal::Same)
+    ));
+
+    let other = Files::new(&["b"], 90);
+    let put = |files: &Files| {
+        for name in ["certificate.pem", "key.pem"] {
+            files.write(name, &other.read(name));
+        }
+    };
+    put(&files);
+    let renewed = |files: &Files, days: i64| {
+        let now = match days {
+            0.. => now + DAY * days as u32,
+            _ => now - DAY * days.unsigned_abs() as u32,
+        };
+        match renew(&files.tls, &running, now) {
+            Ok(Renewal::Same) => "same".to_owned(),
+            Ok(Renewal::New(identity)) => identity.certificate.names.join(","),
+            Err(findings) => findings.iter().map(|it| format!("{it}\n")).collect(),
+        }
+    };
+    assert_eq!(renewed(&files, 0), "b");
+    assert_eq!(renewed(&files, 89), "b");
+    assert!(renewed(&files, 91).contains("the certificate expired on"));
+    assert!(renewed(&files, -2).contains("is not valid before"));
+
+    let nameless = Files::new(&[], 90);
+    files.write("certificate.pem", &nameless.read("certificate.pem"));
+    assert!(renewed(&files, 0).contains("the key does not belong"));
+    files.write("key.pem", &nameless.read("key.pem"));
+    assert!(renewed(&files, 0).contains("names no host"));
+
+    put(&files);
+    files.tls.protocols = vec![Protocol::Http1];
+    assert_eq!(renewed(&files, 0), "b");
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_waited_for() {
+    let files = Files::new(&["a"], 90);
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    fs::remove_file(files.path("key.pem")).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, files.path("key.pem"), fifo, mode, 0).unwrap();
+    assert!(
+        files
+            .complaint()
+            .contains("the private key is no regular file")
+    );
+    fs::remove_file(files.path("key.pem")).unwrap();
+    fs::create_dir(files.path("key.pem")).unwrap();
+    assert!(
+        files
+            .complaint()
+            .contains("the private key is no regular file")
+    );
+}

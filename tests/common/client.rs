@@ -21,7 +21,7 @@ impl<T: Read + Write> Wire for T {}
 
 /// A connection that speaks HTTP/1.1.
 pub struct Client {
-    wire: Box<dyn Wire>,
+    wire: Box<dyn Wire + Send>,
     /// What was read beyond the last response.
     ahead: VecDeque<u8>,
     /// Whether a byte of the current response has come.
@@ -83,7 +83,7 @@ pub fn tls_config(certificate: &Path, protocols: &[&str]) -> ClientConfig {
 
 impl Client {
     /// Over any wire.
-    pub fn over(wire: impl Wire + 'static) -> Self {
+    pub fn over(wire: impl Wire + Send + 'static) -> Self {
         Self {
             wire: Box::new(wire),
             ahead: VecDeque::new(),

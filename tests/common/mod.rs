@@ -4,6 +4,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod certificate;
 pub mod client;
 pub mod command;
 pub mod demo;
@@ -20,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ostree_serve::config::{Address, Config};
-use ostree_serve::daemon::{Daemon, Outcome};
+use ostree_serve::daemon::{Control, Daemon, Outcome, Refused, Reloaded};
 use ostree_serve::demo::REPOSITORY;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -256,6 +257,7 @@ impl Setup {
 pub struct TestServer {
     directory: TempDir,
     addresses: Vec<Address>,
+    control: Control,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Outcome>>,
 }
@@ -282,7 +284,9 @@ impl TestServer {
             let runtime = ostree_serve::daemon::runtime().unwrap();
             runtime.block_on(async move {
                 let daemon = Daemon::start(&config).unwrap();
-                started.send(daemon.addresses()).unwrap();
+                started
+                    .send((daemon.addresses(), daemon.control()))
+                    .unwrap();
                 daemon
                     .run(async {
                         _ = told.await;
@@ -290,10 +294,11 @@ impl TestServer {
                     .await
             })
         });
-        let addresses = addresses.recv().expect("the server starts");
+        let (addresses, control) = addresses.recv().expect("the server starts");
         Self {
             directory: setup.directory,
             addresses,
+            control,
             shutdown: Some(shutdown),
             thread: Some(thread),
         }
@@ -329,6 +334,31 @@ impl TestServer {
     /// The beginning of HTTPS addresses, without a slash at the end.
     pub fn url(&self) -> String {
         format!("https://localhost:{}", self.https().port())
+    }
+
+    /// The directory of the configuration and the certificate.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What its configuration file says.
+    pub fn configuration(&self) -> String {
+        fs::read_to_string(self.directory().join("serve.toml")).unwrap()
+    }
+
+    /// Changes its configuration file and has it reloaded. The addresses are
+    /// those afterwards.
+    pub fn reload(&mut self, text: &str) -> Result<Reloaded, Refused> {
+        fs::write(self.directory().join("serve.toml"), text).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let reloaded = runtime.unwrap().block_on(self.control.reload())?;
+        self.addresses.clone_from(&reloaded.addresses);
+        Ok(reloaded)
+    }
+
+    /// What it can be told.
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     /// The certificate, which is its own authority.

@@ -98,6 +98,35 @@ impl Process {
         self.setup.directory().join("certificate.pem")
     }
 
+    /// The directory of the configuration, the certificate and the log.
+    pub fn directory(&self) -> &Path {
+        self.setup.directory()
+    }
+
+    /// Changes its configuration file.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) {
+        let file = self.directory().join("serve.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, change(text)).unwrap();
+    }
+
+    /// Sends SIGHUP, and waits until the log says what came of it.
+    pub fn hang_up(&self) {
+        let outcomes = || {
+            let log = self.log();
+            [
+                "configuration reloaded: ",
+                "the configuration is not reloaded",
+            ]
+            .map(|end| log.matches(end).count())
+            .iter()
+            .sum::<usize>()
+        };
+        let before = outcomes();
+        self.signal(Signal::HUP);
+        wait_for("a reload", || (outcomes() > before).then_some(()));
+    }
+
     /// Its process, or that of the program that it runs under.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
