@@ -6,6 +6,8 @@
 //! that a client can delay happens in the connection's own task, under a
 //! deadline.
 
+pub mod slots;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{pending, poll_fn};
@@ -21,9 +23,10 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::slots::{Slot, Slots};
 use crate::config::{Limits, Protocol};
 use crate::http::redirect::Redirect;
 use crate::http::{Reply, Service};
@@ -75,32 +78,11 @@ pub struct Shared {
     /// What a client may take; a connection keeps to what was in force when it
     /// began.
     pub limits: Arc<ArcSwap<Limits>>,
-    /// One permit for each connection.
-    pub slots: Arc<Semaphore>,
+    /// One for each connection.
+    pub slots: Arc<Slots>,
     /// Becomes true when the server is to end. Each connection holds a
     /// receiver, so the sender sees when the last one has gone.
     pub drain: watch::Receiver<bool>,
-}
-
-/// Makes as many slots more or fewer as lie between two limits. Slots that are
-/// taken go when their connections end, and until then nobody is let in.
-pub fn resize(slots: &Arc<Semaphore>, from: usize, to: usize) {
-    if to >= from {
-        slots.add_permits(to - from);
-        return;
-    }
-    let taken = from - to - slots.forget_permits(from - to);
-    // A configured number fits.
-    let Ok(taken @ 1..) = u32::try_from(taken) else {
-        return;
-    };
-    let slots = Arc::clone(slots);
-    tokio::spawn(async move {
-        // Fails if the server has ended.
-        if let Ok(permits) = slots.acquire_many_owned(taken).await {
-            permits.forget();
-        }
-    });
 }
 
 /// Accepts and serves until `stop` is ready or the server drains, then returns
@@ -133,7 +115,7 @@ pub async fn serve(
                 // it waits; the other clients wait in the kernel's queue.
                 let slot = tokio::select! {
                     biased;
-                    slot = Arc::clone(&shared.slots).acquire_owned() => slot.ok(),
+                    slot = shared.slots.take() => slot,
                     () = &mut ending => {
                         start(stream, peer, None, &purpose, &shared);
                         break;
@@ -171,7 +153,7 @@ pub fn accept_queued(listener: &Listener, purpose: &Purpose, shared: &Shared) {
     for _ in 0..listener::BACKLOG {
         match listener.accept_queued() {
             Ok(Some((stream, peer))) => {
-                let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
+                let slot = shared.slots.try_take();
                 start(stream, peer, slot, purpose, shared);
             }
             Ok(None) => break,
@@ -184,13 +166,7 @@ pub fn accept_queued(listener: &Listener, purpose: &Purpose, shared: &Shared) {
     }
 }
 
-fn start(
-    stream: Stream,
-    peer: Peer,
-    slot: Option<OwnedSemaphorePermit>,
-    purpose: &Purpose,
-    shared: &Shared,
-) {
+fn start(stream: Stream, peer: Peer, slot: Option<Slot>, purpose: &Purpose, shared: &Shared) {
     let (purpose, drain) = (purpose.clone(), shared.drain.clone());
     let limits = **shared.limits.load();
     tokio::spawn(async move {

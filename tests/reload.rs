@@ -527,7 +527,10 @@ fn no_request_fails() {
 }
 
 /// How the files of a certificate get their new content.
-fn rotations() -> Vec<(&'static str, fn(&Path, &Pair))> {
+type Rotation = fn(&Path, &Pair);
+
+/// Every way that is common.
+fn rotations() -> Vec<(&'static str, Rotation)> {
     fn write(directory: &Path, name: &str, text: &str) {
         fs::write(directory.join(name), text).unwrap();
     }

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::certificate::{Reminder, Replacement};
 use super::generation::Generation;
 use super::listeners::{Kind, Plan, Serving};
 use super::reload::Reloaded;
-use crate::connection::{self, Answerer, Purpose, Shared};
+use crate::connection::slots::Slots;
+use crate::connection::{Answerer, Purpose, Shared};
 use crate::http::Service;
 use crate::http::redirect::Redirect;
 use crate::routes::Site;
@@ -44,7 +45,7 @@ impl Running {
             listeners: Vec::new(),
             shared: Shared {
                 limits: Arc::new(ArcSwap::from_pointee(generation.limits)),
-                slots: Arc::new(Semaphore::new(generation.limits.connections)),
+                slots: Arc::new(Slots::new(generation.limits.connections)),
                 drain: draining,
             },
             drain,
@@ -63,7 +64,7 @@ impl Running {
         let old = std::mem::replace(&mut self.generation, Arc::new(next));
         let mut changes = changes(&old, &self.generation);
         self.service.reroute(Arc::clone(&self.generation.routes));
-        self.limit(old.limits.connections);
+        self.limit();
         self.identify();
         let (ending, moved) = self.listen(listeners);
         changes.extend(moved);
@@ -84,9 +85,9 @@ impl Running {
     }
 
     /// Puts the generation's limits in force.
-    fn limit(&self, connections_before: usize) {
+    fn limit(&self) {
         let limits = self.generation.limits;
-        connection::resize(&self.shared.slots, connections_before, limits.connections);
+        self.shared.slots.resize(limits.connections);
         self.shared.limits.store(Arc::new(limits));
     }
 
