@@ -16,8 +16,8 @@
 //! reply; hyper sends its [`http::Body`] through the same transport.
 //!
 //! ```text
-//! start    main ─ config ─ daemon ─┬─ tls (load), routes ─ repo, statics (open)
-//!                                  └─ listener (bind) ─ connection::serve
+//! start,   main ─ config ─ daemon ─┬─ tls (load), routes ─ repo, statics (open)
+//! reload                           └─ listener (bind) ─ connection::serve
 //!
 //! brake    main ─ control::client ═ control::server ─ control::brakes ─┬─ repo
 //!                                                                      └─ systemd
@@ -31,7 +31,7 @@
 //! The command line and what it starts:
 //! - [`config`]: what the operator wrote, made into what the program means;
 //! - [`finding`]: what is wrong with it, where, and what repairs it;
-//! - [`daemon`]: start-up and shutdown, as lists of named steps;
+//! - [`daemon`]: start-up, reload and shutdown, as lists of named steps;
 //! - [`check`]: everything that can be validated without serving;
 //! - [`demo`]: a built-in repository to try clients with;
 //! - [`control`]: the brake, and how everything stands, by a Unix socket;

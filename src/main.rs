@@ -20,9 +20,9 @@ use ostree_serve::{check, demo, logging};
 /// Serves OSTree archive repositories over HTTPS, read-only.
 ///
 /// Runs in the foreground until SIGTERM or SIGINT, then lets transfers finish;
-/// a second signal ends it at once. Exit codes: 0 clean, 1 failure while
-/// running, or a running server that cannot be reached or refuses, 64 wrong
-/// command line, 78 wrong configuration.
+/// a second signal ends it at once. SIGHUP reloads the configuration. Exit
+/// codes: 0 clean, 1 failure while running, or a running server that cannot be
+/// reached or refuses, 64 wrong command line, 78 wrong configuration.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
