@@ -32,11 +32,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Begins to serve.
-    pub(super) fn begin(
-        generation: Generation,
-        service: Arc<Service>,
-        listeners: Plan,
-    ) -> Self {
+    pub(super) fn begin(generation: Generation, service: Arc<Service>, listeners: Plan) -> Self {
         let (drain, draining) = watch::channel(false);
         let acceptor = generation.identity.as_deref().map(Acceptor::new);
         let mut running = Self {

@@ -98,11 +98,6 @@ impl Process {
         self.setup.directory().join("certificate.pem")
     }
 
-    /// The directory of the configuration, the certificate and the log.
-    pub fn directory(&self) -> &Path {
-        self.setup.directory()
-    }
-
     /// Changes its configuration file.
     pub fn configure(&self, change: impl FnOnce(String) -> String) {
         let file = self.directory().join("serve.toml");
