@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_reuseport;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -190,20 +190,30 @@ pub(crate) fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<UnixListener> 
     // listens at is in the way and without worth.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
     if is_socket {
-        match std::os::unix::net::UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        match connect_unix(path) {
+            Err(Errno::CONNREFUSED) => {
                 std::fs::remove_file(path).context("the old socket cannot be removed")?;
             }
-            Ok(_) => anyhow::bail!("another process listens there; stop it first"),
-            Err(error) => {
+            // Its queue may be full (EAGAIN); then it is listening all the more.
+            Ok(()) | Err(Errno::AGAIN) => {
+                anyhow::bail!("another process listens there; stop it first")
+            }
+            Err(errno) => {
                 let reason = "it is not known whether another process listens there";
-                return Err(anyhow::Error::from(error).context(reason));
+                return Err(anyhow::Error::from(io::Error::from(errno)).context(reason));
             }
         }
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
     Ok(listener)
+}
+
+/// Connects without waiting: a server that reloads has other things to do.
+fn connect_unix(path: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 fn advice(errno: Errno, address: SocketAddr) -> String {

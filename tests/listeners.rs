@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use common::{Setup, TestRepo, TestServer};
 use ostree_serve::config::{Address, Config};
 use ostree_serve::daemon::{Daemon, StartError};
 use ostree_serve::listener::{Listener, Peer};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 fn port(server: &TestServer, number: usize) -> u16 {
     match &server.addresses()[number] {
@@ -79,6 +81,14 @@ fn start(setup: &Setup) -> Result<Daemon, StartError> {
     runtime.block_on(async { Daemon::start(&config) })
 }
 
+/// A socket that listens and takes nobody more, and who is in its queue.
+fn full_queue(path: &Path) -> (OwnedFd, UnixStream) {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    (socket, UnixStream::connect(path).unwrap())
+}
+
 /// Why it does not start.
 fn refusal(setup: &Setup) -> String {
     match start(setup) {
@@ -100,6 +110,12 @@ fn a_unix_socket_in_use_or_a_file_in_its_place_is_left_alone() {
     assert!(refusal(&setup).contains("another process listens there"));
     assert!(socket.exists());
     drop(other);
+    fs::remove_file(&socket).unwrap();
+
+    // One whose queue is full is not waited for.
+    let full = full_queue(&socket);
+    assert!(refusal(&setup).contains("another process listens there"));
+    drop(full);
     fs::remove_file(&socket).unwrap();
 
     fs::write(&socket, "precious").unwrap();

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -141,11 +141,19 @@ fn a_directory_that_was_replaced_is_opened_anew() {
     assert!(refusal(&mut server, &text).contains("the repository cannot be opened"));
     assert_eq!(Client::plain(&server).get("/repo/config").status, 200);
 
-    fs::write(other.file("summary"), "another").unwrap();
+    // No reload is needed for it, and one does no harm.
+    fs::copy(
+        other.file("refs/heads/demo/x86_64/stable"),
+        other.file("refs/heads/another"),
+    )
+    .unwrap();
     fs::rename(other.path(), repo.path()).unwrap();
-    assert_eq!(reload(&mut server, &text), ["repository /repo changed"]);
-    let summary = Client::plain(&server).get("/repo/summary");
-    assert_eq!(summary.body, b"another");
+    let changes = reload(&mut server, &text);
+    assert!(changes.is_empty() || changes == ["repository /repo changed"]);
+    wait_for("the other repository to be served", || {
+        let reply = Client::plain(&server).get("/repo/refs/heads/another");
+        (reply.status == 200).then_some(())
+    });
 }
 
 #[test]
@@ -299,11 +307,13 @@ fn a_unix_socket_that_went_can_come_back() {
     let mut server = TestServer::of(&repo);
     let without = server.configuration();
     let with = without.replace("http = [", "http = [\"unix:a.sock\", ");
-    for _ in 0..5 {
+    let socket = server.directory().join("a.sock");
+    for _ in 0..50 {
         reload(&mut server, &with);
-        let stream = UnixStream::connect(server.directory().join("a.sock")).unwrap();
+        let stream = UnixStream::connect(&socket).unwrap();
         assert_eq!(Client::over(stream).get("/repo/config").status, 200);
         reload(&mut server, &without);
+        assert!(!socket.exists(), "a reload ends before the listener does");
     }
 }
 
@@ -574,6 +584,30 @@ fn rotations() -> Vec<(&'static str, Rotation)> {
     ]
 }
 
+#[test]
+fn watchers_hear_of_other_certificate_files() {
+    let repo = TestRepo::new();
+    let mut server = TestServer::of(&repo);
+    let text = server.configuration();
+    let mut files = server.control().certificate_files();
+    let names = |files: &[PathBuf]| {
+        let name = |it: &PathBuf| it.file_name().unwrap().to_str().unwrap().to_owned();
+        files.iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&files.borrow_and_update()),
+        ["certificate.pem", "key.pem"]
+    );
+    reload(&mut server, &format!("# The same.\n{text}"));
+    assert!(!files.has_changed().unwrap());
+    fs::copy(server.certificate(), server.directory().join("ca.pem")).unwrap();
+    let with_clients = text.replace("[limits]", "client_ca = \"ca.pem\"\n[limits]");
+    reload(&mut server, &with_clients);
+    assert!(files.has_changed().unwrap());
+    let expected = ["certificate.pem", "key.pem", "ca.pem"];
+    assert_eq!(names(&files.borrow_and_update()), expected);
+}
+
 /// Without anybody's telling: by looking alone.
 #[test]
 fn a_new_certificate_is_found() {
@@ -788,6 +822,17 @@ fn a_rotation_is_logged() {
     assert!(server.log().contains("serial=\"ABCD\""), "{}", server.log());
 }
 
+/// Ends with the test, also if that fails.
+struct Server(std::process::Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already unless the test fails.
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
 /// It starts when the file has been read, which a FIFO lets the test decide.
 #[test]
 fn a_signal_before_the_server_is_ready_does_not_end_it() {
@@ -798,15 +843,16 @@ fn a_signal_before_the_server_is_ready_does_not_end_it() {
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let log = setup.directory().join("log");
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_ostree-serve"))
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_ostree-serve"))
         .arg("--config")
         .arg(&file)
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    let pid = rustix::process::Pid::from_child(&child);
+    let mut server = Server(child);
+    let pid = rustix::process::Pid::from_child(&server.0);
     wait_for("the signal to be caught", || {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", server.0.id())).unwrap();
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("SigCgt:"))?;
@@ -828,7 +874,7 @@ fn a_signal_before_the_server_is_ready_does_not_end_it() {
     fs::write(&file, &text).unwrap();
     said("configuration reloaded: nothing changed");
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(server.0.wait().unwrap().success());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A configuration with everything that it names opened and found good. Nothing
 //! is bound, and nothing that runs has changed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -50,6 +50,23 @@ impl Generation {
     pub(super) fn certificate_file(&self) -> &Path {
         let tls = self.config.tls.as_ref();
         tls.map_or(Path::new(""), |tls| &tls.certificate.value)
+    }
+
+    /// All files that the certificate is made from; none without `[tls]`.
+    pub(super) fn certificate_files(&self) -> Vec<PathBuf> {
+        let files = |tls: &Tls| {
+            let files = [
+                Some(&tls.certificate),
+                Some(&tls.private_key),
+                tls.client_ca.as_ref(),
+            ];
+            files
+                .into_iter()
+                .flatten()
+                .map(|it| it.value.clone())
+                .collect()
+        };
+        self.config.tls.as_ref().map(files).unwrap_or_default()
     }
 
     /// Logs which certificate is served with, and what operators should know

@@ -8,9 +8,10 @@ mod reload;
 mod running;
 mod shutdown;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use process::{block_on, runtime};
 pub use reload::{Control, Refused, Reloaded, hangups};
@@ -59,6 +60,7 @@ pub struct Daemon {
     listeners: Plan,
     control: Control,
     orders: mpsc::Receiver<Order>,
+    certificate_files: watch::Sender<Vec<PathBuf>>,
 }
 
 impl Daemon {
@@ -71,13 +73,14 @@ impl Daemon {
         generation.announce_certificate();
         let listeners = listeners::plan(&config.listen, &[]).map_err(|error| error.reason)?;
         listeners.announce();
-        let (control, orders) = reload::control();
+        let (control, orders, certificate_files) = reload::control(generation.certificate_files());
         Ok(Self {
             service: Arc::new(Service::new(Arc::clone(&generation.routes))),
             generation,
             listeners,
             control,
             orders,
+            certificate_files,
         })
     }
 
@@ -99,11 +102,17 @@ impl Daemon {
 
     /// Serves until `shutdown` is ready, then lets transfers finish.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
-        let mut running = Running::begin(self.generation, self.service, self.listeners);
+        self.control.watch_certificate();
+        let mut running = Running::begin(
+            self.generation,
+            self.service,
+            self.listeners,
+            self.certificate_files,
+        );
         tokio::select! {
             biased;
             () = shutdown => {}
-            () = running.keep_up(self.orders, self.control) => {}
+            () = running.keep_up(self.orders) => {}
         }
         running.drain().await
     }

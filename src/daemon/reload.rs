@@ -5,20 +5,22 @@
 //! bound; that may still fail. What comes after that cannot.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::generation::{Generation, log_finding, named_by};
 use super::listeners;
 use super::running::Running;
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, Notice};
 use crate::finding::Finding;
 use crate::tls::{self, Renewal};
+use crate::watch::Watch;
 
 /// What a running server can be told.
 pub(super) enum Order {
@@ -32,6 +34,7 @@ pub(super) enum Order {
 #[derive(Clone)]
 pub struct Control {
     orders: mpsc::Sender<Order>,
+    certificate_files: watch::Receiver<Vec<PathBuf>>,
 }
 
 /// What a reload changed.
@@ -61,10 +64,17 @@ pub enum Refused {
     Ending,
 }
 
-/// A control, and what it says.
-pub(super) fn control() -> (Control, mpsc::Receiver<Order>) {
+/// A control, what it says, and where the certificate's files are to be told.
+pub(super) fn control(
+    files: Vec<PathBuf>,
+) -> (Control, mpsc::Receiver<Order>, watch::Sender<Vec<PathBuf>>) {
     let (orders, receiver) = mpsc::channel(16);
-    (Control { orders }, receiver)
+    let (tell, certificate_files) = watch::channel(files);
+    let control = Control {
+        orders,
+        certificate_files,
+    };
+    (control, receiver, tell)
 }
 
 impl Control {
@@ -84,6 +94,36 @@ impl Control {
     pub fn look_at_certificate(&self) {
         // When so much is to be done, it will be looked at before long anyway.
         _ = self.orders.try_send(Order::LookAtCertificate);
+    }
+
+    /// The files that the certificate in use comes from: itself, its key, and the
+    /// clients' authorities. A reload may name others.
+    pub fn certificate_files(&self) -> watch::Receiver<Vec<PathBuf>> {
+        self.certificate_files.clone()
+    }
+
+    /// Has the certificate looked at as soon as one of its files changes, on file
+    /// systems that tell, for as long as the server runs.
+    pub(super) fn watch_certificate(&self) {
+        /// The server looks by itself far more often.
+        const POLL: Duration = Duration::from_secs(24 * 3600);
+        let control = self.clone();
+        tokio::spawn(async move {
+            let mut files = control.certificate_files();
+            loop {
+                let named = files.borrow_and_update().clone();
+                let mut watch = Watch::files(&named, Notice::Automatic, POLL);
+                loop {
+                    tokio::select! {
+                        named = files.changed() => match named {
+                            Ok(()) => break,
+                            Err(_) => return,
+                        },
+                        _ = watch.changed() => control.look_at_certificate(),
+                    }
+                }
+            }
+        });
     }
 
     /// Reloads at each SIGHUP, as long as the server runs.
@@ -115,7 +155,7 @@ const LOOK: Duration = Duration::from_secs(2);
 impl Running {
     /// Does what it is told, and looks after the certificate. Never ends;
     /// dropping the future leaves one whole generation in force.
-    pub(super) async fn keep_up(&mut self, mut orders: mpsc::Receiver<Order>, _control: Control) {
+    pub(super) async fn keep_up(&mut self, mut orders: mpsc::Receiver<Order>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -155,11 +195,11 @@ impl Running {
         let listen = &next.config.listen;
         let plan = listeners::plan(listen, &self.listeners)
             .map_err(|error| vec![error.finding(listen, &next.config.file)])?;
-        let identity = self.generation.identity.clone();
+        let before = self.generation.identity.clone();
         plan.announce();
         let reloaded = self.take_over(next, plan).await;
-        let same = |new: &Arc<_>| identity.as_ref().is_some_and(|old| Arc::ptr_eq(old, new));
-        if !self.generation.identity.as_ref().is_none_or(same) {
+        let after = self.generation.identity.as_ref();
+        if before.as_ref().map(Arc::as_ptr) != after.map(Arc::as_ptr) {
             self.settle_certificate();
         }
         Ok(reloaded)

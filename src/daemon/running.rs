@@ -1,6 +1,7 @@
 //! A server at work: what it serves with at the moment, and how one generation
 //! takes over from another.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -26,13 +27,20 @@ pub(super) struct Running {
     pub(super) listeners: Vec<Serving>,
     pub(super) shared: Shared,
     pub(super) drain: watch::Sender<bool>,
+    /// Told where the generation's certificate is.
+    certificate_files: watch::Sender<Vec<PathBuf>>,
     pub(super) replacement: Replacement,
     pub(super) reminder: Reminder,
 }
 
 impl Running {
     /// Begins to serve.
-    pub(super) fn begin(generation: Generation, service: Arc<Service>, listeners: Plan) -> Self {
+    pub(super) fn begin(
+        generation: Generation,
+        service: Arc<Service>,
+        listeners: Plan,
+        certificate_files: watch::Sender<Vec<PathBuf>>,
+    ) -> Self {
         let (drain, draining) = watch::channel(false);
         let acceptor = generation.identity.as_deref().map(Acceptor::new);
         let mut running = Self {
@@ -45,6 +53,7 @@ impl Running {
                 drain: draining,
             },
             drain,
+            certificate_files,
             replacement: Replacement::default(),
             reminder: Reminder::default(),
             generation: Arc::new(generation),
@@ -62,6 +71,10 @@ impl Running {
         self.service.reroute(Arc::clone(&self.generation.routes));
         self.limit();
         self.identify();
+        // Receivers hear of other files only.
+        let files = self.generation.certificate_files();
+        self.certificate_files
+            .send_if_modified(|told| std::mem::replace(told, files) != *told);
         let (ending, moved) = self.listen(listeners);
         changes.extend(moved);
         for listener in ending {
