@@ -1,10 +1,11 @@
 //! From a URL path to the repository or directory that it belongs to.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Mount, Prefix, RepoMount};
 use crate::files::Directory;
-use crate::finding::Finding;
+use crate::finding::{Finding, shell_word};
 use crate::repo::Repo;
 use crate::statics::Statics;
 
@@ -103,11 +104,22 @@ impl Routes {
 
 fn open_repo(mount: &RepoMount, running: Option<&Routes>) -> Result<Site, Finding> {
     let RepoMount { mount, publishing } = mount;
-    if let Some(Site::Repo(repo)) = running.and_then(|it| it.at(&mount.prefix))
-        && repo.publishing().means_same(publishing)
-        && is_still(&repo.directory(), mount)
-    {
-        return Ok(Site::Repo(Arc::clone(repo)));
+    if let Some(Site::Repo(repo)) = running.and_then(|it| it.at(&mount.prefix)) {
+        if repo.publishing().means_same(publishing) && is_still(&repo.directory(), mount) {
+            return Ok(Site::Repo(Arc::clone(repo)));
+        }
+        // What is opened anew publishes what it finds.
+        if repo.status().held.is_some() {
+            let prefix = &mount.prefix;
+            let reason = format!(
+                "the repository at {prefix} is held, and to open it in another way would end that"
+            );
+            let release = shell_word(Path::new(&prefix.to_string()));
+            let finding = Finding::error(&*mount.path.value, reason);
+            return Err(finding.remedy(format!(
+                "leave its `[[repo]]` as it was, or release it first: ostree-serve release {release}"
+            )));
+        }
     }
     let repo = Arc::new(Repo::open(&mount.path.value, publishing.clone())?);
     repo.keep();

@@ -541,6 +541,25 @@ fn a_hold_survives_a_restart() {
     assert_eq!(text, "FDSTOREREMOVE=1\nFDNAME=hold-/repo\n");
 }
 
+/// A reload opens anew what is configured in another way, and that would publish.
+#[test]
+fn a_reload_does_not_end_a_hold() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    done(&process, &["hold", "/repo", "--reason", "bad kernel"]);
+    process.configure(|text| text + "grace = \"2h\"\n");
+    process.hang_up();
+    let log = process.log();
+    assert!(log.contains("the configuration is not reloaded"), "{log}");
+    assert!(log.contains("ostree-serve release /repo"), "{log}");
+    assert_eq!(status(&process)["held"]["reason"], "bad kernel");
+
+    done(&process, &["release", "/repo"]);
+    process.hang_up();
+    assert!(process.log().contains("configuration reloaded: "));
+    assert_eq!(status(&process)["held"], Value::Null);
+}
+
 #[test]
 fn without_a_service_manager_a_hold_says_that_it_ends_with_the_process() {
     let repo = TestRepo::new();
