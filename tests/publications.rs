@@ -9,7 +9,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
+use ostree_serve::format::superblock::Superblock;
 use ostree_serve::format::tree;
+use ostree_serve::resource::Checksum;
 
 use common::{Setup, TIP, TestRepo, TestServer, wait_for};
 
@@ -360,6 +362,68 @@ fn a_superblock_is_never_served_with_parts_of_another_delta() {
     let directory = repo.file(&superblock);
     fs::remove_dir_all(directory.parent().unwrap()).unwrap();
     assert_eq!(get(&server, &part).0, 200);
+}
+
+/// `ostree static-delta generate` replaces a delta, and only the next update of
+/// the summary says so. Clients refuse a superblock that they were not told of.
+#[test]
+fn a_superblock_is_served_to_those_who_were_told_of_it() {
+    let repo = unsigned();
+    let server = TestServer::of(&repo);
+    let (superblock, index) = (repo.find("/superblock"), repo.find(".index"));
+    let (old, old_index) = (repo.read(&superblock), repo.read(&index));
+    assert_eq!(get(&server, &superblock), (200, old.clone()));
+    assert_eq!(get(&server, &index), (200, old_index.clone()));
+
+    let new = regenerated(&old);
+    replace(&repo, &superblock, &new);
+    assert_eq!(get(&server, &superblock), (200, old.clone()));
+    // Who never saw the old one has nothing to give: clients fetch objects.
+    assert_eq!(get(&TestServer::of(&repo), &superblock).0, 404);
+
+    // The index tells of the new one before the summary does.
+    let names_new = |bytes: Vec<u8>| replace_digest(&bytes, &old, &new);
+    let new_index = names_new(old_index);
+    replace(&repo, &index, &new_index);
+    assert_eq!(get(&server, &index).0, 404);
+    assert_eq!(get(&server, &superblock), (200, old.clone()));
+
+    let mut began = Client::plain(&server);
+    assert_eq!(began.get("/repo/summary.sig").status, 404);
+    let summary = names_new(repo.read("summary"));
+    replace(&repo, "summary", &summary);
+    wait_until_served(&server, "summary", &summary);
+    assert_eq!(get(&server, &superblock), (200, new));
+    assert_eq!(get(&server, &index), (200, new_index));
+    assert!(began.get(&format!("/repo/{superblock}")).body == old);
+}
+
+/// Another superblock that names the same parts.
+fn regenerated(superblock: &[u8]) -> Vec<u8> {
+    let parsed = Superblock::parse(superblock);
+    let flipped = (0..superblock.len()).map(|at| {
+        let mut other = superblock.to_vec();
+        other[at] ^= 1;
+        other
+    });
+    let same = |other: &Vec<u8>| Superblock::parse(other) == parsed;
+    flipped.into_iter().find(same).expect("its time, at least")
+}
+
+/// Puts the digest of `new` in the place of that of `old`.
+fn replace_digest(document: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let [old, new] = [old, new].map(digest);
+    let at = document.windows(old.len()).position(|it| it == old);
+    let at = at.expect("the old one's digest");
+    [&document[..at], &new, &document[at + old.len()..]].concat()
+}
+
+/// The SHA-256, as ostree's documents hold it.
+fn digest(bytes: &[u8]) -> Vec<u8> {
+    let hex = Checksum::of(bytes).to_string();
+    let pairs = (0..hex.len()).step_by(2);
+    let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    pairs.map(byte).collect()
 }
 
 #[test]

@@ -88,6 +88,14 @@ impl Summary {
     }
 }
 
+/// Reads the file of a commit in `delta-indexes/`: the static deltas to it.
+///
+/// # Errors
+/// Why clients could not use it; a phrase of which it is the subject.
+pub fn parse_delta_index(data: &[u8]) -> Result<Vec<StaticDelta>, String> {
+    deltas(document("a{sv}", data)?)
+}
+
 fn string(metadata: Value<'_>, key: &str) -> Result<Option<String>, String> {
     let value = typed(metadata, key, "s")?;
     Ok(value.and_then(|value| value.as_str()).map(str::to_owned))
@@ -214,6 +222,23 @@ mod tests {
         assert_eq!(summary.refs, expected);
         assert_eq!(summary.last_modified, Some(17));
         assert_eq!(summary.mode, None);
+    }
+
+    #[test]
+    fn delta_indexes() {
+        let hex = "ab".repeat(32);
+        let deltas = dictionary([(hex.as_str(), bytes(&[7; 32]))]);
+        let (_, data) = dictionary([("ostree.static-deltas", deltas)]);
+        let expected = StaticDelta {
+            from: None,
+            to: Checksum::from_bytes([0xab; 32]),
+            superblock: Checksum::from_bytes([7; 32]),
+        };
+        assert_eq!(parse_delta_index(&data).unwrap(), [expected]);
+        assert_eq!(parse_delta_index(&dictionary([]).1).unwrap(), []);
+        for len in 1..data.len() {
+            assert!(parse_delta_index(&data[..len]).is_err(), "{len}");
+        }
     }
 
     #[test]

@@ -7,6 +7,10 @@
 //! objects instead. So a superblock is served once all its parts were found to
 //! be as it says, and the open files of both stay together from then on,
 //! whatever happens to their names.
+//!
+//! And clients refuse a superblock that is not the one that the summary lists,
+//! or the delta's index, which are only written some time after it. So each
+//! client gets the one that it was told of, or none.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -41,8 +45,9 @@ struct Slot {
 #[derive(Debug, Default)]
 struct State {
     current: Option<Arc<Unit>>,
-    /// What was current before, for clients that began with it.
-    former: Option<(Arc<Unit>, Instant)>,
+    /// What was current before, for clients that began with it, and for those
+    /// whose summary lists it still. The oldest is first.
+    former: Vec<(Arc<Unit>, Instant)>,
     /// A superblock that was found not to fit its parts.
     unfit: Option<Identity>,
     /// Since when the superblock is gone.
@@ -63,6 +68,9 @@ pub struct Unit {
 /// Of how many deltas the files are kept open.
 const MOST_DELTAS: usize = 64;
 
+/// How many replaced units of a delta are kept; each has its files open.
+const MOST_FORMER: usize = 4;
+
 /// Of how many clients a delta remembers that they began.
 const MOST_CLIENTS: usize = 10_000;
 
@@ -76,6 +84,7 @@ impl Deltas {
     }
 
     /// A file of a delta; `None` if there is no such delta, or none that fits.
+    /// `listed` is the superblock that this visitor was told of, if it was.
     ///
     /// # Errors
     /// Why a file that is there cannot be read.
@@ -83,6 +92,7 @@ impl Deltas {
         &self,
         name: Name,
         file: DeltaFile,
+        listed: Option<Checksum>,
         directory: &Arc<Directory>,
         digests: &Digests,
         visitor: &Visitor,
@@ -94,7 +104,11 @@ impl Deltas {
             DeltaFile::Superblock => {
                 self.refresh(&mut state, name, directory, digests, now)
                     .await?;
-                let Some(unit) = &state.current else {
+                let Some(unit) = state.listed(listed) else {
+                    tracing::debug!(
+                        delta = %directory.path().join(superblock_path(name)).display(),
+                        "its superblock is not the one that the summary lists"
+                    );
                     return Ok(None);
                 };
                 unit.seen_by(visitor, now);
@@ -146,12 +160,7 @@ impl Deltas {
         digests: &Digests,
         now: Instant,
     ) -> Result<(), Unreadable> {
-        let (from, to) = name;
-        let path = file_path(&Resource::Delta {
-            from,
-            to,
-            file: DeltaFile::Superblock,
-        });
+        let path = superblock_path(name);
         let Some(file) = files::open(directory, &path, Links::Refused).await? else {
             let gone = *state.gone.get_or_insert(now);
             if now.saturating_duration_since(gone) >= self.grace {
@@ -185,12 +194,13 @@ impl Deltas {
             }
         };
         state.unfit = None;
-        state.former = state.current.replace(unit).map(|former| (former, now));
-        let has_passed =
-            |(_, since): &(_, Instant)| now.saturating_duration_since(*since) >= self.grace;
-        if state.former.as_ref().is_some_and(has_passed) {
-            state.former = None;
-        }
+        let former = state.current.replace(unit);
+        state.former.extend(former.map(|former| (former, now)));
+        let grace = self.grace;
+        let is_recent = |(_, since): &(_, Instant)| now.saturating_duration_since(*since) < grace;
+        state.former.retain(is_recent);
+        let surplus = state.former.len().saturating_sub(MOST_FORMER);
+        state.former.drain(..surplus);
         Ok(())
     }
 }
@@ -208,9 +218,16 @@ impl From<Unreadable> for Unfit {
 }
 
 impl State {
+    /// The unit with this superblock; whichever is current if none was listed.
+    fn listed(&self, superblock: Option<Checksum>) -> Option<&Arc<Unit>> {
+        let former = self.former.iter().rev().map(|(unit, _)| unit);
+        let mut units = self.current.iter().chain(former);
+        units.find(|unit| superblock.is_none_or(|it| unit.superblock.1 == it))
+    }
+
     /// The unit whose superblock this visitor has seen, on whatever connection.
     fn unit_of(&self, visitor: &Visitor) -> Option<Arc<Unit>> {
-        let former = self.former.as_ref().map(|(unit, _)| unit);
+        let former = self.former.iter().rev().map(|(unit, _)| unit);
         let units = self.current.iter().chain(former);
         let seen = |unit: &&Arc<Unit>| {
             let address = visitor.address();
@@ -272,6 +289,11 @@ impl Unit {
         }
         seen_by.insert(address, now);
     }
+}
+
+fn superblock_path((from, to): Name) -> String {
+    let file = DeltaFile::Superblock;
+    file_path(&Resource::Delta { from, to, file })
 }
 
 fn found((content, digest): &(Content, Checksum)) -> Found {

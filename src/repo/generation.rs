@@ -10,7 +10,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::Found;
+use super::deltas;
 use crate::files::{Content, Directory};
+use crate::format::summary::Summary;
 use crate::resource::{Checksum, RefName, Resource, RootDocument};
 
 /// The mutable documents of a repository as they belong together. It never
@@ -27,6 +29,8 @@ pub struct Generation {
     pub config: Document,
     /// `summary`, its signature, `summary.idx`, its signature.
     pub documents: RootDocuments,
+    /// The SHA-256 of each delta's superblock that the summary lists.
+    pub deltas: HashMap<deltas::Name, Checksum>,
     /// What each ref points at, by its name below `refs/`.
     pub refs: BTreeMap<Box<str>, Checksum>,
     /// Sub-summaries and signatures of indexes, which have digests for names.
@@ -99,6 +103,14 @@ impl RootDocuments {
         RootDocument::ALL
             .into_iter()
             .filter_map(|name| Some((name, self.get(name)?)))
+    }
+
+    /// The SHA-256 of each delta's superblock that the summary lists.
+    pub fn deltas(&self) -> HashMap<deltas::Name, Checksum> {
+        let summary = self.get(RootDocument::Summary);
+        let summary = summary.and_then(|it| Summary::parse(&it.bytes).ok());
+        let deltas = summary.into_iter().flat_map(|it| it.deltas);
+        deltas.map(|it| ((it.from, it.to), it.superblock)).collect()
     }
 
     /// Puts a document in its place, or takes it away.

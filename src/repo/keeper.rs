@@ -198,6 +198,7 @@ impl Keeper {
             published: SystemTime::now(),
             directory: Arc::clone(&seen.directory),
             config: material.config?,
+            deltas: documents.deltas(),
             documents,
             refs: seen.refs(),
             named,

@@ -34,8 +34,9 @@ use crate::config::Publishing;
 use crate::files::{self, Cause, Content, Digests, Directory, Links, Unreadable};
 use crate::finding::{Finding, shell_word};
 use crate::format::repo_config::RepoConfig;
+use crate::format::summary::{StaticDelta, parse_delta_index};
 use crate::resource::path::file_path;
-use crate::resource::{Checksum, Identity, Resource, RootDocument};
+use crate::resource::{Checksum, DeltaFile, Identity, Resource, RootDocument};
 use crate::signature::Keys;
 use crate::watch::Watch;
 use brake::Brake;
@@ -317,9 +318,20 @@ impl Repo {
             (Resource::Delta { from, to, file }, true) => {
                 let directory = self.directory();
                 let name = (from, to);
+                let listed = match file {
+                    DeltaFile::Superblock => self.listed_superblock(name, visitor).await?,
+                    DeltaFile::Part(_) => None,
+                };
                 self.deltas
-                    .find(name, file, &directory, &self.digests, visitor)
+                    .find(name, file, listed, &directory, &self.digests, visitor)
                     .await
+            }
+            (Resource::DeltaIndex { .. }, true) => {
+                let Some(found) = self.lookup_file(resource).await? else {
+                    return Ok(None);
+                };
+                let agrees = self.agrees_with_summary(&found, visitor).await;
+                Ok(agrees.then_some(found))
             }
             (Resource::Object { checksum, kind }, true) => {
                 let found = self.lookup_file(resource).await?;
@@ -364,6 +376,45 @@ impl Repo {
             // The error that it gives is the answer.
             None if generation.unreadable.may_contain(resource) => self.lookup_file(resource).await,
             found => Ok(found),
+        }
+    }
+
+    /// The superblock that this visitor was told to expect: clients take no
+    /// other one, and fail.
+    async fn listed_superblock(
+        &self,
+        name: deltas::Name,
+        visitor: &Visitor,
+    ) -> Result<Option<Checksum>, Unreadable> {
+        let generation = self.generation_of(visitor).await;
+        let listed = generation.and_then(|it| it.deltas.get(&name).copied());
+        if listed.is_some() {
+            return Ok(listed);
+        }
+        let (_, to) = name;
+        let index = self.lookup_file(&Resource::DeltaIndex { to }).await?;
+        let listed = index.map(|it| listed_deltas(&it)).unwrap_or_default();
+        let mut listed = listed.into_iter().filter(|it| (it.from, it.to) == name);
+        Ok(listed.next().map(|it| it.superblock))
+    }
+
+    /// Whether a delta index tells a visitor the same as the summary. An index
+    /// is replaced before the summary is; who gets none believes the summary.
+    async fn agrees_with_summary(&self, index: &Found, visitor: &Visitor) -> bool {
+        let Some(generation) = self.generation_of(visitor).await else {
+            return true;
+        };
+        listed_deltas(index).iter().all(|it| {
+            let listed = generation.deltas.get(&(it.from, it.to));
+            listed.is_none_or(|listed| *listed == it.superblock)
+        })
+    }
+
+    /// The generation that this visitor has begun with.
+    async fn generation_of(&self, visitor: &Visitor) -> Option<Arc<Generation>> {
+        match visitor.pinned(&self.lineage, Instant::now()) {
+            Some(pinned) => Some(pinned),
+            None => self.publications.first().await,
         }
     }
 
@@ -456,6 +507,15 @@ fn check_servable(directory: &Directory) -> Result<(), Finding> {
                           (ostree init --mode=archive --repo=…), then `ostree pull-local` into it";
             Finding::error(path.join("config"), reason).remedy(remedy)
         })
+}
+
+/// What a delta index says; nothing if it is none. Of more than
+/// [`Content::SMALL`] bytes there is none: it has a hundred for each delta.
+fn listed_deltas(index: &Found) -> Vec<StaticDelta> {
+    match &index.content {
+        Content::Memory(bytes) => parse_delta_index(bytes).unwrap_or_default(),
+        Content::File(_) => Vec::new(),
+    }
 }
 
 /// What clients may see of the file `config`.
