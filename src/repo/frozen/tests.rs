@@ -42,6 +42,7 @@ fn generation() -> Generation {
         documents,
         refs: names.map(|name| (name.into(), commit)).into(),
         named: HashMap::from([(Resource::IndexSignature { digest }, Arc::new(named))]),
+        deltas: HashMap::new(),
         unreadable: Unreadable::default(),
         commits: HashSet::new(),
         dangling: HashSet::new(),
