@@ -242,6 +242,28 @@ mod tests {
     }
 
     #[test]
+    fn ostree_s_own_collections() {
+        let data = include_bytes!("../../tests/fuzz/corpus/summary/collections");
+        let refs = Summary::parse(data).unwrap().refs;
+        let names: Vec<_> = refs
+            .iter()
+            .map(|it| (it.collection.as_deref(), it.name.as_str()))
+            .collect();
+        let (own, other) = (Some("org.example.Demo"), Some("org.example.Other"));
+        assert_eq!(
+            names,
+            [
+                (own, "demo/prüfung"),
+                (own, "demo/x86_64/latest"),
+                (own, "demo/x86_64/stable"),
+                // ostree adds this one by itself.
+                (own, "ostree-metadata"),
+                (other, "demo/other"),
+            ]
+        );
+    }
+
+    #[test]
     fn what_is_no_summary() {
         let whole = demo::file("summary");
         for len in 0..whole.len() {

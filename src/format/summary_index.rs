@@ -63,6 +63,7 @@ fn sub_summary(name: &str, value: Value<'_>) -> Option<SubSummary> {
 mod tests {
     use super::super::gvariant::writer::{Written, array, bytes, dictionary, string, tuple};
     use super::*;
+    use crate::format::summary::Summary;
 
     fn index<'a>(entries: impl IntoIterator<Item = (&'a str, &'a [u8], &'a [u8])>) -> Vec<u8> {
         let entry = |(name, digest, older): (&str, &[u8], &[u8])| -> Written {
@@ -94,6 +95,20 @@ mod tests {
         for len in 0..data.len() {
             assert!(SummaryIndex::parse(&data[..len]).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn flatpak_s_own_index() {
+        let index = include_bytes!("../../tests/fuzz/corpus/summary_index/flatpak");
+        let sub_summary = include_bytes!("../../tests/fuzz/corpus/summary/sub-summary");
+        let index = SummaryIndex::parse(index).unwrap();
+        let [of_machine] = &index.summaries[..] else {
+            panic!("{index:?}");
+        };
+        assert_eq!(of_machine.name, "x86_64");
+        assert_eq!(of_machine.digest, Checksum::of(sub_summary));
+        assert_eq!(of_machine.history.len(), 1);
+        assert!(Summary::parse(sub_summary).is_ok());
     }
 
     #[test]

@@ -226,6 +226,16 @@ mod tests {
         assert!(error.contains("inline part 1"), "{error}");
     }
 
+    /// As `ostree static-delta generate --inline` makes it.
+    #[test]
+    fn ostree_s_own_inline_parts() {
+        let data = include_bytes!("../../tests/fuzz/corpus/superblock/inline");
+        let superblock = Superblock::parse(data).unwrap();
+        assert_eq!(superblock.to.to_string(), OLDER);
+        assert_eq!(superblock.parts.len(), 1);
+        assert!(superblock.parts[0].is_inline);
+    }
+
     #[test]
     fn what_is_no_superblock() {
         let odd_order = || dictionary([("ostree.endianness", byte(b'x'))]);
