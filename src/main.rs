@@ -119,7 +119,7 @@ fn run(source: &Source) -> Result<(), StartError> {
         // First of all: until then a SIGHUP ends the process.
         let hangups = daemon::hangups()?;
         let config = Config::load(&source.config)?;
-        let daemon = Daemon::start(&config)?;
+        let daemon = Daemon::start(&config)?.managed_by(manager);
         let brakes = Arc::new(Brakes::restored(daemon.service(), manager, inherited));
         let _control = control::server::start(&config.listen.control, Arc::clone(&brakes))?;
         let shutdown = daemon::termination(|| {})?;

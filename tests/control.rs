@@ -493,12 +493,20 @@ fn sealed(bytes: &[u8]) -> OwnedFd {
 }
 
 #[test]
-fn a_service_manager_is_told_of_start_and_end() {
+fn a_service_manager_is_told_of_start_reload_and_end() {
     let repo = TestRepo::new();
     let manager = Manager::new();
     let mut process = manager.start(serving(&repo), &[]);
     assert_eq!(manager.next().0, "READY=1\n");
     assert_eq!(manager.next().0, "STATUS=Serving 1 repository\n");
+
+    process.hang_up();
+    let (text, _) = manager.next();
+    let time = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+    let time = time.and_then(|it| it.trim_end().parse::<u64>().ok());
+    assert!(time.is_some_and(|it| it > 0), "{text}");
+    assert_eq!(manager.next().0, "READY=1\n");
+
     process.signal(Signal::TERM);
     assert_eq!(manager.next().0, "STOPPING=1\n");
     assert!(process.wait().success());

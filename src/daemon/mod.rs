@@ -20,6 +20,7 @@ pub use shutdown::{Outcome, termination};
 use crate::config::{Address, Config};
 use crate::finding::Finding;
 use crate::http::Service;
+use crate::systemd::Manager;
 use generation::Generation;
 use listeners::Plan;
 use reload::Order;
@@ -61,6 +62,7 @@ pub struct Daemon {
     control: Control,
     orders: mpsc::Receiver<Order>,
     certificate_files: watch::Sender<Vec<PathBuf>>,
+    manager: Manager,
 }
 
 impl Daemon {
@@ -81,7 +83,13 @@ impl Daemon {
             control,
             orders,
             certificate_files,
+            manager: Manager::NONE,
         })
+    }
+
+    /// The same, with a service manager that is told of reloads.
+    pub fn managed_by(self, manager: Manager) -> Self {
+        Self { manager, ..self }
     }
 
     /// Where it listens, in the order of the configuration: HTTPS, plaintext,
@@ -108,6 +116,7 @@ impl Daemon {
             self.service,
             self.listeners,
             self.certificate_files,
+            self.manager,
         );
         tokio::select! {
             biased;

@@ -176,6 +176,7 @@ impl Running {
     /// A reload from its first to its last moment. A service manager that wants
     /// to know of both is told here, and nowhere else.
     async fn reload(&mut self) -> Result<Reloaded, Vec<Finding>> {
+        self.manager.reloading();
         let outcome = self.try_reload().await;
         match &outcome {
             Ok(reloaded) => tracing::info!("configuration reloaded: {reloaded}"),
@@ -187,6 +188,8 @@ impl Running {
                 );
             }
         }
+        // Also where the old configuration is still in force: it serves.
+        self.manager.ready();
         outcome
     }
 

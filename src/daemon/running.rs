@@ -16,6 +16,7 @@ use crate::connection::{Answerer, Purpose, Shared};
 use crate::http::Service;
 use crate::http::redirect::Redirect;
 use crate::routes::Site;
+use crate::systemd::Manager;
 use crate::tls::{Acceptor, Identity};
 
 /// A server at work.
@@ -31,6 +32,7 @@ pub(super) struct Running {
     certificate_files: watch::Sender<Vec<PathBuf>>,
     pub(super) replacement: Replacement,
     pub(super) reminder: Reminder,
+    pub(super) manager: Manager,
 }
 
 impl Running {
@@ -40,6 +42,7 @@ impl Running {
         service: Arc<Service>,
         listeners: Plan,
         certificate_files: watch::Sender<Vec<PathBuf>>,
+        manager: Manager,
     ) -> Self {
         let (drain, draining) = watch::channel(false);
         let acceptor = generation.identity.as_deref().map(Acceptor::new);
@@ -56,6 +59,7 @@ impl Running {
             certificate_files,
             replacement: Replacement::default(),
             reminder: Reminder::default(),
+            manager,
             generation: Arc::new(generation),
         };
         running.listen(listeners);
@@ -160,6 +164,9 @@ fn changes(old: &Generation, new: &Generation) -> Vec<String> {
     ));
     if old.limits != new.limits {
         changes.push("limits changed".into());
+    }
+    if old.config.listen.control != new.config.listen.control {
+        changes.push("`listen.control` will change at the next restart".into());
     }
     if old.config.listen.public_name != new.config.listen.public_name {
         changes.push("public name changed".into());
