@@ -85,9 +85,10 @@ pub struct Shared {
     pub drain: watch::Receiver<bool>,
 }
 
-/// Accepts and serves until `stop` is ready or the server drains, then returns
-/// at once; the connections go on by themselves. A connection keeps the purpose
-/// that the listener had when it was accepted.
+/// Accepts and serves until `stop` is ready or the server drains, then until
+/// everybody is in who has begun to connect, and returns; the connections go on
+/// by themselves. A connection keeps the purpose that the listener had when it
+/// was accepted.
 pub async fn serve(
     listener: Arc<Listener>,
     purpose: Arc<ArcSwap<Purpose>>,
@@ -95,17 +96,44 @@ pub async fn serve(
     stop: oneshot::Receiver<()>,
 ) {
     let mut drain = shared.drain.clone();
-    let mut ending = pin!(async {
+    let mut drain = pin!(drain.wait_for(|&draining| draining));
+    let stopped = async {
         tokio::select! {
-            _ = drain.wait_for(|&draining| draining) => {}
+            _ = &mut drain => true,
             // If nobody is left to say it, it is meant as well.
-            _ = stop => {}
+            _ = stop => false,
         }
-    });
+    };
+    let draining = accept_until(&listener, &purpose, &shared, stopped).await;
+    if let Err(error) = listener.close_door() {
+        tracing::debug!(%error, "who connects at this moment may be reset");
+    }
+    if !draining {
+        let everybody_is_in = async {
+            tokio::select! {
+                _ = &mut drain => {}
+                () = tokio::time::sleep(listener.handshake_time()) => {}
+            }
+        };
+        accept_until(&listener, &purpose, &shared, everybody_is_in).await;
+    }
+    accept_queued(&listener, &purpose.load(), &shared);
+    // Before the receiver in `shared`: when the last one of these is gone, the
+    // server ends, and a Unix socket's name has to be gone by then.
+    drop(listener);
+}
+
+async fn accept_until<T>(
+    listener: &Listener,
+    purpose: &ArcSwap<Purpose>,
+    shared: &Shared,
+    end: impl Future<Output = T>,
+) -> T {
+    let mut end = pin!(end);
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut ending => break,
+            end = &mut end => return end,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -116,12 +144,12 @@ pub async fn serve(
                 let slot = tokio::select! {
                     biased;
                     slot = shared.slots.take() => slot,
-                    () = &mut ending => {
-                        start(stream, peer, None, &purpose, &shared);
-                        break;
+                    end = &mut end => {
+                        start(stream, peer, None, &purpose, shared);
+                        return end;
                     }
                 };
-                start(stream, peer, slot, &purpose, &shared);
+                start(stream, peer, slot, &purpose, shared);
             }
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Peer => {
@@ -138,10 +166,6 @@ pub async fn serve(
             },
         }
     }
-    accept_queued(&listener, &purpose.load(), &shared);
-    // Before the receiver in `shared`: when the last one of these is gone, the
-    // server ends, and a Unix socket's name has to be gone by then.
-    drop(listener);
 }
 
 /// Takes in who is in the kernel's queue already: closing the listener would

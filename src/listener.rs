@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use crate::config::Address;
 pub struct Listener {
     socket: Socket,
     address: Address,
+    /// Whether nobody can connect any more.
+    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -35,10 +38,7 @@ enum Socket {
 impl Drop for Listener {
     /// Removes a Unix socket's name.
     fn drop(&mut self) {
-        if let Address::Unix(path) = &self.address {
-            // Nobody can be told, and the next start removes it as well.
-            _ = std::fs::remove_file(path);
-        }
+        self.remove_name();
     }
 }
 
@@ -86,6 +86,7 @@ impl Listener {
                 Ok(Self {
                     address: Address::Tcp(listener.local_addr()?),
                     socket: Socket::Tcp(listener),
+                    closed: AtomicBool::new(false),
                 })
             }
             Address::Unix(path) => Ok(Self {
@@ -94,6 +95,7 @@ impl Listener {
                     .map(Socket::Unix)
                     .with_context(|| format!("cannot listen at {address}"))?,
                 address: address.clone(),
+                closed: AtomicBool::new(false),
             }),
         }
     }
@@ -102,6 +104,42 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => Ok(set_socket_reuseport(listener, shared)?),
             Socket::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Lets nobody begin to connect any more. Who has begun still comes in; to
+    /// close the socket would reset them. Whoever comes to a port now hears
+    /// nothing, asks again after a second (RFC 6298), and then finds who has the
+    /// port by that time.
+    ///
+    /// # Errors
+    /// If the kernel does not let that be.
+    pub fn close_door(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(listener) => drop_syn(listener.as_fd()),
+            Socket::Unix(_) => {
+                self.remove_name();
+                Ok(())
+            }
+        }
+    }
+
+    /// How long a client may take from its first packet to the last one of TCP's
+    /// handshake: far less than it waits for an answer to the first.
+    pub fn handshake_time(&self) -> Duration {
+        match &self.socket {
+            Socket::Tcp(_) => Duration::from_millis(500),
+            Socket::Unix(_) => Duration::ZERO,
+        }
+    }
+
+    /// Only once: afterwards the name may be another's.
+    fn remove_name(&self) {
+        if let Address::Unix(path) = &self.address
+            && !self.closed.swap(true, Ordering::Relaxed)
+        {
+            // Nobody can be told, and the next start removes it as well.
+            _ = std::fs::remove_file(path);
         }
     }
 
@@ -179,6 +217,48 @@ fn bind_tcp(address: SocketAddr, sharing: bool) -> Result<OwnedFd, Errno> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG.into())?;
     Ok(socket)
+}
+
+/// Has a listening socket not see the packets that begin a connection (SYN):
+/// a classic BPF program (socket(7), SO_ATTACH_FILTER) that runs over segments
+/// from the TCP header on, whose flags are in byte 13.
+fn drop_syn(listener: BorrowedFd<'_>) -> io::Result<()> {
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const DROP: u32 = 0;
+    const PASS: u32 = u32::MAX;
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        // All of them fit (linux/bpf_common.h).
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, DROP),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, PASS),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the kernel reads as many bytes as `filter` has, and as many steps
+    // as it names, all of which live until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of_val(&filter) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Listens at a Unix socket with these permissions. Needs a runtime around it.
@@ -323,7 +403,6 @@ pub enum Stream {
 impl Stream {
     /// Bytes that were written and that the peer's kernel has not confirmed.
     pub fn unacknowledged(&self) -> u64 {
-        use std::os::fd::AsRawFd;
         let fd = match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),

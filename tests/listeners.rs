@@ -7,13 +7,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use common::client::{Client, connect};
 use common::{Setup, TestRepo, TestServer};
 use ostree_serve::config::{Address, Config};
 use ostree_serve::daemon::{Daemon, StartError};
 use ostree_serve::listener::{Listener, Peer};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 fn port(server: &TestServer, number: usize) -> u16 {
     match &server.addresses()[number] {
@@ -166,4 +168,32 @@ async fn who_is_in_the_queue_is_found_there() {
         .map(|client| Peer::Tcp(client.local_addr().unwrap()))
         .collect();
     assert_eq!(let_in, expected);
+}
+
+/// Who comes while a listener goes is not reset: it asks again, and finds the
+/// next one.
+#[tokio::test]
+async fn a_closed_door_leads_to_the_next_listener() {
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.address().clone();
+    let Address::Tcp(tcp) = address else {
+        panic!("{address}");
+    };
+    let early = connect(tcp);
+    listener.close_door().unwrap();
+    let flags = SocketFlags::NONBLOCK;
+    let late =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    // Its first packet is on the way when this returns.
+    assert_eq!(rustix::net::connect(&late, &tcp), Err(Errno::INPROGRESS));
+
+    let (_, peer) = listener.accept_queued().unwrap().unwrap();
+    assert_eq!(peer, Peer::Tcp(early.local_addr().unwrap()));
+    assert!(listener.accept_queued().unwrap().is_none());
+    drop(listener);
+    let next = Listener::bind(&address).unwrap();
+    let accepted = tokio::time::timeout(Duration::from_secs(20), next.accept()).await;
+    let (_, peer) = accepted.expect("it asks again").unwrap();
+    let name = rustix::net::getsockname(&late).unwrap();
+    assert_eq!(peer, Peer::Tcp(name.try_into().unwrap()));
 }

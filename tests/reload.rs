@@ -352,6 +352,49 @@ fn an_address_can_become_one_that_overlaps() {
     }
 }
 
+/// Clients come all the time while two sockets have the port and one goes.
+#[test]
+fn nobody_is_refused_while_addresses_overlap() {
+    let repo = TestRepo::new();
+    let port = free_address("127.0.0.1").port();
+    let listen = |ip: &str| format!("https = []\nredirect = []\nhttp = [\"{ip}:{port}\"]\n");
+    let mut server = Setup::new()
+        .listen(&listen("0.0.0.0"))
+        .repo("/repo", &repo.path())
+        .start();
+    let text = server.configuration();
+    let done = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let (done, served) = (Arc::clone(&done), Arc::clone(&served));
+            std::thread::spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let address = SocketAddr::from(([127, 0, 0, 1], port));
+                    assert_eq!(status(address, "/repo/config"), 200);
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for ip in ["[::]", "127.0.0.1", "[::]", "0.0.0.0"]
+        .iter()
+        .cycle()
+        .take(8)
+    {
+        let before = served.load(Ordering::Relaxed);
+        reload(&mut server, &text.replace(&listen("0.0.0.0"), &listen(ip)));
+        wait_for("more clients", || {
+            let on = served.load(Ordering::Relaxed) > before + 10;
+            (on || clients.iter().any(std::thread::JoinHandle::is_finished)).then_some(())
+        });
+    }
+    done.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().expect("nobody is refused");
+    }
+}
+
 /// A socket may get another purpose; a connection keeps the one it was let in for.
 #[test]
 fn a_listener_can_change_its_purpose() {

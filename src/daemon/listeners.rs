@@ -72,13 +72,21 @@ impl Serving {
         }
     }
 
-    /// Stops listening; who is connected or in the kernel's queue stays. The
-    /// socket is closed at the end of this.
-    pub(super) async fn end(self) {
-        drop(self.bound);
-        // Either fails only if the task has ended.
+    /// Has it stop listening; who is connected or about to be stays. The socket is
+    /// closed when the task has ended.
+    fn stop(self) -> JoinHandle<()> {
+        // Fails only if the task has ended.
         _ = self.stop.send(());
-        _ = self.task.await;
+        self.task
+    }
+}
+
+/// Stops these listeners, and waits until all of them are closed.
+pub(super) async fn end(listeners: Vec<Serving>) {
+    let tasks: Vec<_> = listeners.into_iter().map(Serving::stop).collect();
+    for task in tasks {
+        // Fails only if the task has ended in another way.
+        _ = task.await;
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::certificate::{Reminder, Replacement};
 use super::generation::Generation;
-use super::listeners::{Kind, Plan, Serving};
+use super::listeners::{self, Kind, Plan, Serving};
 use super::reload::Reloaded;
 use crate::connection::slots::Slots;
 use crate::connection::{Answerer, Purpose, Shared};
@@ -68,8 +68,8 @@ impl Running {
 
     /// Makes another generation the one in force. Nothing of it fails, no
     /// connection notices, and requests that began go on as they began.
-    pub(super) async fn take_over(&mut self, next: Generation, listeners: Plan) -> Reloaded {
-        let addresses = listeners.addresses();
+    pub(super) async fn take_over(&mut self, next: Generation, plan: Plan) -> Reloaded {
+        let addresses = plan.addresses();
         let old = std::mem::replace(&mut self.generation, Arc::new(next));
         let mut changes = changes(&old, &self.generation);
         self.service.reroute(Arc::clone(&self.generation.routes));
@@ -79,11 +79,9 @@ impl Running {
         let files = self.generation.certificate_files();
         self.certificate_files
             .send_if_modified(|told| std::mem::replace(told, files) != *told);
-        let (ending, moved) = self.listen(listeners);
+        let (ending, moved) = self.listen(plan);
         changes.extend(moved);
-        for listener in ending {
-            listener.end().await;
-        }
+        listeners::end(ending).await;
         Reloaded { changes, addresses }
     }
 
