@@ -109,14 +109,14 @@ fn a_unix_socket_in_use_or_a_file_in_its_place_is_left_alone() {
     let socket = setup.directory().join("http.sock");
 
     let other = UnixListener::bind(&socket).unwrap();
-    assert!(refusal(&setup).contains("another process listens there"));
+    assert!(refusal(&setup).contains("another process listens there; stop it"));
     assert!(socket.exists());
     drop(other);
     fs::remove_file(&socket).unwrap();
 
     // One whose queue is full is not waited for.
     let full = full_queue(&socket);
-    assert!(refusal(&setup).contains("another process listens there"));
+    assert!(refusal(&setup).contains("another process listens there; stop it"));
     drop(full);
     fs::remove_file(&socket).unwrap();
 

@@ -427,6 +427,41 @@ fn a_listener_can_change_its_purpose() {
     assert_eq!(content.get("/repo/config").status, 200);
 }
 
+/// At a full server, clients in the kernel's queue came for what it was.
+#[test]
+fn who_waits_gets_what_it_came_for() {
+    let repo = TestRepo::new();
+    let (one, two) = (free_address("127.0.0.1"), free_address("127.0.0.1"));
+    let listen = |http, redirect| {
+        format!("https = [\"127.0.0.1:0\"]\nhttp = [\"{http}\"]\nredirect = [\"{redirect}\"]\n")
+    };
+    let mut server = Setup::new()
+        .listen(&listen(one, two))
+        .limit("connections = 1")
+        .repo("/repo", &repo.path())
+        .start();
+    let mut inside = Client::over(connect(one));
+    assert_eq!(inside.get("/repo/config").status, 200);
+    let waiting: Vec<_> = (0..10)
+        .map(|_| {
+            let mut socket = connect(one);
+            let request = b"GET /repo/config HTTP/1.1\r\nHost: h\r\n\r\n";
+            socket.write_all(request).unwrap();
+            socket
+        })
+        .collect();
+    let text = server.configuration();
+    reload(
+        &mut server,
+        &text.replace(&listen(one, two), &listen(two, one)),
+    );
+    drop(inside);
+    for socket in waiting {
+        assert_eq!(Client::over(socket).response("GET").status, 200);
+    }
+    assert_eq!(status(one, "/repo/config"), 308);
+}
+
 #[test]
 fn slots_become_more_and_fewer() {
     let repo = TestRepo::new();
