@@ -9,8 +9,10 @@
 //! request from the [`transport`], under the deadlines of a [`watchdog`].
 //! [`http::Service::answer`] decodes its path, finds the repository or directory
 //! by prefix ([`routes`]), and has the rest read as a [`resource::Resource`] by
-//! the grammar in [`resource::path`]. [`repo`] turns that into content, through
-//! [`files`], which opens beneath the repository's directory and nowhere else.
+//! the grammar in [`resource::path`]. [`repo`] turns that into content: a mutable
+//! document comes from the [`repo::generation`] that this visitor has to see, the
+//! rest through [`files`], which opens beneath the repository's directory and
+//! nowhere else.
 //! With what is known of the bytes, [`http::conditional`] makes a validator and
 //! judges preconditions, [`http::range`] selects, [`http::response`] makes the
 //! reply; hyper sends its [`http::Body`] through the same transport.
@@ -24,6 +26,24 @@
 //!
 //! request  listener ─ tls ─ connection ─ http ─ routes ─ resource::path ─ repo ─ files
 //!                                         └ conditional, range, response ─ transport
+//! ```
+//!
+//! # The story of one publication
+//!
+//! A writer renames something into a repository's directory. [`watch`] tells the
+//! repository's task, which takes one picture of all mutable files
+//! ([`repo::observation`]) and has [`repo::judge`], a pure function, say whether
+//! to publish, to wait or to keep what is served; [`format`](mod@format) and
+//! [`signature`] know what is in the files. [`repo::keeper`] does what was said,
+//! with the clock, the log and the operator's [`repo::brake`]: a new generation is
+//! swapped in whole. What clients of the old one still need is kept by
+//! [`repo::grace`] and [`repo::deltas`], and what one connection was told is
+//! remembered by its [`repo::visitor`].
+//!
+//! ```text
+//! change   watch ─ repo::keeper ─┬─ observation ─ files, format, signature
+//!                                ├─ judge
+//!                                └─ generation (swapped), grace
 //! ```
 //!
 //! # Modules
@@ -59,9 +79,11 @@
 //!   [`http::Service::answer`] with nothing around it.
 //! - Only [`connection`] knows both a socket and HTTP. Only [`tls`] names
 //!   rustls, and only [`watch`] inotify.
-//! - Every name that is opened in a repository comes from
+//! - Every name that is opened for a request comes from
 //!   [`resource::path::file_path`], never from request text, and is opened
-//!   beneath a directory descriptor that was opened once.
+//!   beneath a directory descriptor that was opened once. Only
+//!   [`repo::observation`] lists a directory, `refs/`.
+//! - [`repo::judge`] knows no files and no clock.
 //! - Nothing is ever written, and no validator comes from a file's inode or time.
 //! - [`control::brakes`] knows no sockets, and [`systemd`] does not know what the
 //!   bytes mean that it has kept.

@@ -179,11 +179,14 @@ fn a_ref_is_served_when_its_commit_is_there() {
     });
 }
 
+/// Breaks something in a repository.
+type Damage = fn(&TestRepo);
+
 /// A server that finds something broken when it starts has nothing else to
 /// serve: it leaves out what is broken.
 #[test]
 fn at_the_start_what_is_sound_is_served() {
-    let damage: [(&str, fn(&TestRepo), [u16; 3]); 4] = [
+    let damage: [(&str, Damage, [u16; 3]); 4] = [
         ("nothing", |_| {}, [200, 200, 200]),
         (
             "a crossed pair",
