@@ -384,11 +384,17 @@ fn a_superblock_is_served_to_those_who_were_told_of_it() {
     // Who never saw the old one has nothing to give: clients fetch objects.
     assert_eq!(get(&TestServer::of(&repo), &superblock).0, 404);
 
-    // The index tells of the new one before the summary does.
+    // The index tells of the new one before the summary does, and clients
+    // believe it.
+    let mut told_of_old = Client::plain(&server);
+    assert!(told_of_old.get(&format!("/repo/{index}")).body == old_index);
     let names_new = |bytes: Vec<u8>| replace_digest(&bytes, &old, &new);
     let new_index = names_new(old_index);
     replace(&repo, &index, &new_index);
-    assert_eq!(get(&server, &index).0, 404);
+    let mut told_of_new = Client::plain(&server);
+    assert!(told_of_new.get(&format!("/repo/{index}")).body == new_index);
+    assert!(told_of_new.get(&format!("/repo/{superblock}")).body == new);
+    assert!(told_of_old.get(&format!("/repo/{superblock}")).body == old);
     assert_eq!(get(&server, &superblock), (200, old.clone()));
 
     let mut began = Client::plain(&server);
@@ -397,8 +403,10 @@ fn a_superblock_is_served_to_those_who_were_told_of_it() {
     replace(&repo, "summary", &summary);
     wait_until_served(&server, "summary", &summary);
     assert_eq!(get(&server, &superblock), (200, new));
-    assert_eq!(get(&server, &index), (200, new_index));
     assert!(began.get(&format!("/repo/{superblock}")).body == old);
+    // The commit is pruned, and then its index.
+    fs::remove_file(repo.file(&index)).unwrap();
+    assert_eq!(get(&server, &index), (200, new_index));
 }
 
 /// Another superblock that names the same parts.

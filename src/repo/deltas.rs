@@ -28,6 +28,8 @@ use crate::resource::{Checksum, DeltaFile, Resource};
 #[derive(Debug)]
 pub struct Deltas {
     slots: Mutex<HashMap<Name, Slot>>,
+    /// The indexes that were asked for lately, by the commit.
+    indexes: Mutex<HashMap<Checksum, PastIndex>>,
     grace: Duration,
 }
 
@@ -52,6 +54,13 @@ struct State {
     unfit: Option<Identity>,
     /// Since when the superblock is gone.
     gone: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct PastIndex {
+    content: Content,
+    digest: Option<Checksum>,
+    served: Instant,
 }
 
 /// A superblock with the parts that it names.
@@ -79,8 +88,37 @@ impl Deltas {
     pub fn new(grace: Duration) -> Self {
         Self {
             slots: Mutex::default(),
+            indexes: Mutex::default(),
             grace,
         }
+    }
+
+    /// Remembers the index of a commit, which is being served.
+    pub fn index_served(&self, to: Checksum, index: &Found, now: Instant) {
+        let mut indexes = lock(&self.indexes);
+        if indexes.len() >= MOST_DELTAS && !indexes.contains_key(&to) {
+            let oldest = indexes.iter().min_by_key(|(_, it)| it.served);
+            if let Some(oldest) = oldest.map(|(to, _)| *to) {
+                indexes.remove(&oldest);
+            }
+        }
+        let index = PastIndex {
+            content: index.content.clone(),
+            digest: index.digest,
+            served: now,
+        };
+        indexes.insert(to, index);
+    }
+
+    /// An index whose file is gone.
+    pub fn past_index(&self, to: Checksum, now: Instant) -> Option<Found> {
+        let indexes = lock(&self.indexes);
+        let index = indexes.get(&to)?;
+        let is_recent = now.saturating_duration_since(index.served) < self.grace;
+        is_recent.then(|| Found {
+            content: index.content.clone(),
+            digest: index.digest,
+        })
     }
 
     /// A file of a delta; `None` if there is no such delta, or none that fits.
@@ -149,6 +187,8 @@ impl Deltas {
     pub fn sweep(&self, now: Instant) {
         let mut slots = lock(&self.slots);
         slots.retain(|_, slot| now.saturating_duration_since(slot.used) < self.grace);
+        let mut indexes = lock(&self.indexes);
+        indexes.retain(|_, it| now.saturating_duration_since(it.served) < self.grace);
     }
 
     /// Looks whether the delta's files are still those that are known.
@@ -218,11 +258,16 @@ impl From<Unreadable> for Unfit {
 }
 
 impl State {
-    /// The unit with this superblock; whichever is current if none was listed.
+    /// The unit with this superblock. If none was listed, the only one there
+    /// was: between several it would be a guess, and without a delta clients
+    /// fetch objects.
     fn listed(&self, superblock: Option<Checksum>) -> Option<&Arc<Unit>> {
         let former = self.former.iter().rev().map(|(unit, _)| unit);
         let mut units = self.current.iter().chain(former);
-        units.find(|unit| superblock.is_none_or(|it| unit.superblock.1 == it))
+        match superblock {
+            Some(superblock) => units.find(|unit| unit.superblock.1 == superblock),
+            None => self.current.as_ref().filter(|_| self.former.is_empty()),
+        }
     }
 
     /// The unit whose superblock this visitor has seen, on whatever connection.

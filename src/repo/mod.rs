@@ -326,13 +326,7 @@ impl Repo {
                     .find(name, file, listed, &directory, &self.digests, visitor)
                     .await
             }
-            (Resource::DeltaIndex { .. }, true) => {
-                let Some(found) = self.lookup_file(resource).await? else {
-                    return Ok(None);
-                };
-                let agrees = self.agrees_with_summary(&found, visitor).await;
-                Ok(agrees.then_some(found))
-            }
+            (Resource::DeltaIndex { to }, true) => self.lookup_delta_index(to, visitor).await,
             (Resource::Object { checksum, kind }, true) => {
                 let found = self.lookup_file(resource).await?;
                 let object = (checksum, kind);
@@ -379,6 +373,30 @@ impl Repo {
         }
     }
 
+    /// A delta index. Clients believe it more than the summary, and ask for it
+    /// on another connection: so a visitor who is told of a superblock here gets
+    /// that one, and the index of a pruned commit is there for as long as its
+    /// delta.
+    async fn lookup_delta_index(
+        &self,
+        to: Checksum,
+        visitor: &Visitor,
+    ) -> Result<Option<Found>, Unreadable> {
+        let now = Instant::now();
+        let found = match self.lookup_file(&Resource::DeltaIndex { to }).await? {
+            Some(found) => {
+                self.deltas.index_served(to, &found, now);
+                found
+            }
+            None => match self.deltas.past_index(to, now) {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        visitor.told(to, listed_deltas(&found));
+        Ok(Some(found))
+    }
+
     /// The superblock that this visitor was told to expect: clients take no
     /// other one, and fail.
     async fn listed_superblock(
@@ -386,28 +404,22 @@ impl Repo {
         name: deltas::Name,
         visitor: &Visitor,
     ) -> Result<Option<Checksum>, Unreadable> {
+        if let Some(told) = visitor.told_superblock(name) {
+            return Ok(Some(told));
+        }
         let generation = self.generation_of(visitor).await;
         let listed = generation.and_then(|it| it.deltas.get(&name).copied());
         if listed.is_some() {
             return Ok(listed);
         }
         let (_, to) = name;
-        let index = self.lookup_file(&Resource::DeltaIndex { to }).await?;
+        let index = match self.lookup_file(&Resource::DeltaIndex { to }).await? {
+            None => self.deltas.past_index(to, Instant::now()),
+            index => index,
+        };
         let listed = index.map(|it| listed_deltas(&it)).unwrap_or_default();
         let mut listed = listed.into_iter().filter(|it| (it.from, it.to) == name);
         Ok(listed.next().map(|it| it.superblock))
-    }
-
-    /// Whether a delta index tells a visitor the same as the summary. An index
-    /// is replaced before the summary is; who gets none believes the summary.
-    async fn agrees_with_summary(&self, index: &Found, visitor: &Visitor) -> bool {
-        let Some(generation) = self.generation_of(visitor).await else {
-            return true;
-        };
-        listed_deltas(index).iter().all(|it| {
-            let listed = generation.deltas.get(&(it.from, it.to));
-            listed.is_none_or(|listed| *listed == it.superblock)
-        })
     }
 
     /// The generation that this visitor has begun with.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::deltas::{self, Unit};
 use super::generation::Generation;
+use crate::format::summary::StaticDelta;
+use crate::resource::Checksum;
 
 /// A client's connection, as far as a repository has to tell one from another.
 ///
@@ -19,6 +21,8 @@ pub struct Visitor {
     address: Option<IpAddr>,
     pins: Mutex<Vec<Pin>>,
     deltas: Mutex<Vec<(deltas::Name, Arc<Unit>)>>,
+    /// The deltas to a commit that it was told of last.
+    told: Mutex<Vec<(Checksum, Vec<StaticDelta>)>>,
 }
 
 /// The generation that a repository's signature was taken from.
@@ -51,6 +55,7 @@ impl Visitor {
             address,
             pins: Mutex::default(),
             deltas: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -78,9 +83,28 @@ impl Visitor {
         Some(Arc::clone(&pin.generation))
     }
 
+    /// Remembers which deltas to a commit it was told of.
+    pub fn told(&self, to: Checksum, deltas: Vec<StaticDelta>) {
+        let mut told = lock(&self.told);
+        told.retain(|(other, _)| *other != to);
+        if told.len() == MOST_DELTAS {
+            told.remove(0);
+        }
+        told.push((to, deltas));
+    }
+
+    /// The superblock that it was told of.
+    pub fn told_superblock(&self, name: deltas::Name) -> Option<Checksum> {
+        let (_, to) = name;
+        let told = lock(&self.told);
+        let (_, deltas) = told.iter().find(|(other, _)| *other == to)?;
+        let delta = deltas.iter().find(|it| (it.from, it.to) == name)?;
+        Some(delta.superblock)
+    }
+
     /// Remembers whose superblock it got.
     pub fn began(&self, name: deltas::Name, unit: &Arc<Unit>) {
-        let mut deltas = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deltas = lock(&self.deltas);
         deltas.retain(|(other, _)| *other != name);
         if deltas.len() == MOST_DELTAS {
             deltas.remove(0);
@@ -90,13 +114,13 @@ impl Visitor {
 
     /// The delta whose superblock it got last, of this name.
     pub fn unit(&self, name: deltas::Name) -> Option<Arc<Unit>> {
-        let deltas = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
+        let deltas = lock(&self.deltas);
         let (_, unit) = deltas.iter().find(|(other, _)| *other == name)?;
         Some(Arc::clone(unit))
     }
 
     fn pins(&self) -> MutexGuard<'_, Vec<Pin>> {
-        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pins)
     }
 
     /// Nobody in particular, as in tests.
@@ -109,6 +133,10 @@ impl Visitor {
     pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Display for Visitor {
