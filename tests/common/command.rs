@@ -76,6 +76,22 @@ impl Program {
         self
     }
 
+    /// The same under another program, which gets its command line.
+    pub fn under(self, program: &[&str]) -> Self {
+        let (name, args) = program.split_first().expect("a program");
+        require(name);
+        // The first arguments are those of `timeout`.
+        let mine = self.command.get_args().skip(2);
+        let mut other = Self::at(Path::new(name)).args(args).args(mine);
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => other.command.env(name, value),
+                None => other.command.env_remove(name),
+            };
+        }
+        other
+    }
+
     /// Runs it; panics if it fails.
     pub fn run(self) -> Output {
         let line = self.line.clone();

@@ -205,6 +205,15 @@ impl Publisher {
             .args(self.key.signature())
     }
 
+    /// Adds the ref's commit to the history, if a writer that was killed came so
+    /// far.
+    pub fn note_tip(&self) {
+        let tip = self.tip();
+        if self.history.position(&tip).is_none() {
+            self.history.push(tip);
+        }
+    }
+
     /// The ref's commit, as the repository has it.
     pub fn tip(&self) -> String {
         let path = self.repo().join("refs/heads").join(BRANCH);
