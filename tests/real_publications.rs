@@ -6,18 +6,31 @@
 
 mod common;
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::client::Client;
+use common::client::{Client, connect};
 use common::command::{Output, Program};
+use common::process::Process;
 use common::publisher::{BRANCH, Follower, History, Publisher, Remote, Tally, while_pulling};
 use common::transport::{Traffic, Transport};
 use common::{Setup, TestServer, wait_for};
+use ostree_serve::format::signatures::Signatures;
+use ostree_serve::format::summary::Summary;
+use ostree_serve::resource::Checksum;
+use ostree_serve::signature::{Fit, fit};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::Signal;
+use tempfile::TempDir;
 
 /// One test at a time: each of them is a crowd on few cores, and a crowd that is
 /// slowed down races less.
@@ -160,6 +173,198 @@ fn pulls_go_well(follower: &Follower, history: &History) {
         follower.must_pull();
         let after = follower.tip().and_then(|it| history.position(&it));
         assert!(after.is_some() && after >= before, "{before:?} {after:?}");
+    }
+}
+
+/// An operator brakes in the middle of a rollout. The simulated clients are many,
+/// and begin anew each time; the real ones are a few.
+#[test]
+fn nobody_goes_past_a_hold() {
+    const CLIENTS: usize = 60;
+    let _alone = alone();
+    let publisher = Publisher::new(500);
+    let history = &publisher.history;
+    let manager = Manager::new();
+    let mut first = manager.start(&publisher, None);
+    let mut real = [(); 3].map(|()| Follower::new(&remote_of(&first), &publisher.key));
+
+    // Some of them are ahead of others when the brake is pulled.
+    let polls = Mutex::new(Vec::new());
+    let is_over = AtomicBool::new(false);
+    let poll_on = |process: &Process| {
+        while !is_over.load(Relaxed) {
+            let begun = Instant::now();
+            let position = poll(process, "/repo", history);
+            polls.lock().unwrap().push((begun, position));
+        }
+    };
+    let (held, frozen) = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| poll_on(&first)))
+            .collect();
+        for _ in 0..5 {
+            publisher.publish();
+        }
+        command(&first, &["hold", "/repo", "--reason", "bad kernel"]);
+        let held = Instant::now();
+        let frozen = poll(&first, "/repo", history);
+        for _ in 0..3 {
+            publisher.publish();
+        }
+        wait_until_latest(&first, "/free", history);
+        is_over.store(true, Relaxed);
+        clients.into_iter().for_each(|it| it.join().unwrap());
+        (held, frozen)
+    });
+    let polls = polls.into_inner().unwrap();
+    let (after, before): (Vec<_>, Vec<_>) = polls.into_iter().partition(|(begun, _)| *begun > held);
+    assert!(after.len() >= CLIENTS, "{}", after.len());
+    assert!(
+        after.iter().all(|(_, position)| *position == frozen),
+        "{frozen}: {after:?}"
+    );
+    assert!(
+        before.iter().all(|(_, position)| *position <= frozen),
+        "{frozen}: {before:?}"
+    );
+    assert!(
+        before.iter().any(|(_, position)| *position < frozen),
+        "nobody was behind"
+    );
+    let all_are_at = |process: &Process, real: &[Follower], position: usize| {
+        std::thread::scope(|scope| {
+            let poll = || assert_eq!(poll(process, "/repo", history), position);
+            (0..CLIENTS).for_each(|_| _ = scope.spawn(poll));
+        });
+        for follower in real {
+            follower.must_pull();
+            let tip = follower.tip().unwrap();
+            assert_eq!(history.position(&tip), Some(position));
+        }
+    };
+    all_are_at(&first, &real, frozen);
+
+    // The service is restarted, and what was published meanwhile stays unseen.
+    let hold = manager.stored();
+    first.signal(Signal::TERM);
+    assert!(first.wait().success());
+    publisher.publish();
+    let second = manager.start(&publisher, Some(&hold));
+    real.iter_mut().for_each(|it| it.moved(&remote_of(&second)));
+    wait_until_latest(&second, "/free", history);
+    all_are_at(&second, &real, frozen);
+
+    command(&second, &["release", "/repo"]);
+    let last = history.position(&history.last()).unwrap();
+    wait_until_latest(&second, "/repo", history);
+    all_are_at(&second, &real, last);
+    real.iter().for_each(Follower::fsck);
+}
+
+/// A client that has nothing yet: what it would get is checked, and the position
+/// of its commit told.
+fn poll(process: &Process, prefix: &str, history: &History) -> usize {
+    let mut client = Client::tls_over(connect(process.https()), &process.certificate());
+    let mut get = |name: &str| {
+        let response = client.get(&format!("{prefix}/{name}"));
+        assert_eq!(response.status, 200, "{name}");
+        response.body
+    };
+    let (signature, summary) = (get("summary.sig"), get("summary"));
+    let signatures = Signatures::parse(&signature).unwrap();
+    assert_eq!(fit(&summary, &signatures), Fit::Fits);
+    let summary = Summary::parse(&summary).unwrap();
+    let tip = summary.refs.iter().find(|it| it.name == BRANCH).unwrap();
+    let hex = tip.commit.to_string();
+    let commit = get(&format!("objects/{}/{}.commit", &hex[..2], &hex[2..]));
+    assert_eq!(Checksum::of(&commit), tip.commit);
+    history.position(&hex).expect("a commit of the publisher's")
+}
+
+fn wait_until_latest(process: &Process, prefix: &str, history: &History) {
+    let last = history.position(&history.last()).unwrap();
+    wait_for("the last commit to be published", || {
+        (poll(process, prefix, history) == last).then_some(())
+    });
+}
+
+/// Runs a subcommand that asks the server.
+fn command(process: &Process, arguments: &[&str]) {
+    let program = Program::new(env!("CARGO_BIN_EXE_ostree-serve")).args(arguments);
+    let config = process.certificate().with_file_name("serve.toml");
+    program.arg("--config").arg(config).run();
+}
+
+fn remote_of(process: &Process) -> Remote {
+    Remote {
+        url: format!("https://localhost:{}/repo", process.https().port()),
+        certificate: Some(process.certificate()),
+    }
+}
+
+/// A service manager, as far as it keeps descriptors.
+struct Manager {
+    socket: UnixDatagram,
+    directory: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Self { socket, directory }
+    }
+
+    /// Starts the server as a service with this hold in its store. It serves the
+    /// repository twice, so that one of them can be held and the other not.
+    fn start(&self, publisher: &Publisher, hold: Option<&OwnedFd>) -> Process {
+        // Opening it anew where the child has it as number 3 needs no `unsafe`.
+        let script =
+            "export LISTEN_PID=$$; [ -z \"$HOLD\" ] || exec 3<\"$HOLD\"; exec \"$0\" \"$@\"";
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script, env!("CARGO_BIN_EXE_ostree-serve")])
+            .env("NOTIFY_SOCKET", self.directory.path().join("notify"))
+            .env("FDSTORE", "16");
+        if let Some(hold) = hold {
+            let path = format!("/proc/{}/fd/{}", std::process::id(), hold.as_raw_fd());
+            command
+                .env("HOLD", path)
+                .env("LISTEN_FDS", "1")
+                .env("LISTEN_FDNAMES", "hold-/repo");
+        }
+        let listen = ["https", "http", "redirect"].map(|it| format!("{it} = [\"127.0.0.1:0\"]\n"));
+        let setup = Setup::new()
+            .listen(&format!("{}control = \"control.sock\"\n", listen.concat()))
+            .limit("handshake = \"1m\"")
+            .repo("/repo", &publisher.repo())
+            .repo("/free", &publisher.repo());
+        let process = Process::start_with(setup, command);
+        wait_for("the control socket", || {
+            let log = process.log();
+            log.contains("listening for control").then_some(())
+        });
+        process
+    }
+
+    /// The hold that the server has given it.
+    fn stored(&self) -> OwnedFd {
+        loop {
+            let mut text = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let buffers = &mut [IoSliceMut::new(&mut text)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            recvmsg(&self.socket, buffers, &mut ancillary, flags).expect("a notification");
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                    return descriptors.next().expect("a descriptor");
+                }
+            }
+        }
     }
 }
 

@@ -265,6 +265,19 @@ impl Follower {
         self.directory.path().join("repo")
     }
 
+    /// Goes on with another remote that has the same repository.
+    pub fn moved(&mut self, remote: &Remote) {
+        self.remote = remote.clone();
+        let set = |key: &str, value: &str| {
+            let group = ["config", "set", "--group=remote \"demo\""];
+            ostree(&self.repo(), &group).args([key, value]).run();
+        };
+        set("url", &remote.url);
+        if let Some(certificate) = &remote.certificate {
+            set("tls-ca-path", &certificate.to_string_lossy());
+        }
+    }
+
     /// Pulls the branch, and tells what was said if that failed.
     pub fn pull(&self) -> Result<Output, Output> {
         let pull = nice_ostree(&self.repo(), &["pull", "demo", BRANCH]);
