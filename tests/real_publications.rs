@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -91,6 +92,41 @@ fn deltas_and_prunes_under_pulling_clients() {
         "only {deltas} parts of deltas were fetched"
     );
     crowd.arrive(&publisher.history.last());
+}
+
+/// Whoever prunes right after an update gives nobody the time to look: what a
+/// client that has the old summary will ask for is kept before.
+#[test]
+fn what_is_pruned_at_once_is_served_nevertheless() {
+    let _alone = alone();
+    let publisher = Publisher::new(500);
+    // It looks late, so that what is to be seen is gone by then.
+    let setup = Setup::new().repo("/repo", &publisher.repo());
+    let setup = setup.repo_line("notice = \"poll\"");
+    let server = setup.repo_line("poll = \"3s\"").start();
+    let first = objects(&publisher);
+    let commit = publisher.publish();
+    wait_until_summary_names(&server, &commit);
+    let second = objects(&publisher);
+    publisher.publish();
+    let prune = publisher.ostree(&["prune", "--refs-only", "--depth=0"]);
+    prune.run();
+    let after = objects(&publisher);
+    let gone = |name: &&String| !first.contains(*name) && !after.contains(*name);
+    let gone: Vec<_> = second.iter().filter(gone).collect();
+    assert!(gone.len() > 5, "{gone:?}");
+    let mut client = Client::plain(&server);
+    for name in gone {
+        let status = client.get(&format!("/repo/{name}")).status;
+        assert_eq!(status, 200, "{name}");
+    }
+}
+
+/// The names of all objects.
+fn objects(publisher: &Publisher) -> BTreeSet<String> {
+    let find = Program::new("find").args(["objects", "-type", "f"]);
+    let listing = find.current_dir(&publisher.repo()).run().stdout;
+    listing.lines().map(str::to_owned).collect()
 }
 
 /// A writer is killed before each of its steps in turn, as by a power cut or the
@@ -252,6 +288,11 @@ fn nobody_goes_past_a_hold() {
     let second = manager.start(&publisher, Some(&hold));
     real.iter_mut().for_each(|it| it.moved(&remote_of(&second)));
     wait_until_latest(&second, "/free", history);
+    // Nothing of it is lost to somebody who pulls it for the first time.
+    publisher
+        .ostree(&["prune", "--refs-only", "--depth=0"])
+        .run();
+    Follower::new(&remote_of(&second), &publisher.key).must_pull();
     all_are_at(&second, &real, frozen);
 
     command(&second, &["release", "/repo"]);

@@ -2,9 +2,11 @@
 //!
 //! `ostree prune` unlinks the objects of an old commit while clients that saw
 //! the old summary are in the middle of pulling it, and one missing object fails
-//! a whole pull. So when a commit is replaced, the objects that only the old one
-//! has are opened, as far as the bounds reach, and stay readable for the grace;
-//! and what was served a moment ago is kept as well.
+//! a whole pull. So the objects that a commit has and its predecessor had not are
+//! opened when it is published, as far as the bounds reach: whoever prunes right
+//! after an update leaves no time for it later. When the commit is replaced, those
+//! that only it has are kept for the grace; and what was served a moment ago is
+//! kept as well.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -32,7 +34,14 @@ type Object = (Checksum, ObjectKind);
 struct Kept {
     content: Content,
     digest: Option<Checksum>,
-    until: Instant,
+    /// `None` for as long as a commit that is published has it.
+    until: Option<Instant>,
+}
+
+impl Kept {
+    fn is_kept_at(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
 }
 
 /// Bytes of small objects in memory are bounded by this number of objects of at
@@ -55,16 +64,18 @@ impl Grace {
     /// Remembers an object that is being served.
     pub fn served(&self, object: Object, found: &Found, now: Instant) {
         // A write for each request would cost more than it is worth.
-        let is_fresh = |kept: &Kept| kept.until > now + self.grace / 2;
+        let is_fresh = |kept: &Kept| kept.is_kept_at(now + self.grace / 2);
         if self.kept.get(&object).as_ref().is_some_and(is_fresh) {
             return;
         }
-        self.insert(object, found.content.clone(), found.digest, now);
+        let until = Some(now + self.grace);
+        self.insert(object, found.content.clone(), found.digest, until);
     }
 
     /// An object whose name is gone.
     pub fn find(&self, object: Object, now: Instant) -> Option<Found> {
-        let kept = self.kept.get(&object).filter(|kept| kept.until > now)?;
+        let kept = self.kept.get(&object);
+        let kept = kept.filter(|kept| kept.is_kept_at(now))?;
         Some(Found {
             content: kept.content,
             digest: kept.digest,
@@ -73,7 +84,7 @@ impl Grace {
 
     /// Lets go of what has had its time.
     pub fn sweep(&self, now: Instant) {
-        self.kept.retain(|_, kept| kept.until > now);
+        self.kept.retain(|_, kept| kept.is_kept_at(now));
     }
 
     /// Keeps what the commit `old` has and `new` has not, as far as it is there
@@ -86,19 +97,41 @@ impl Grace {
         new: Option<Checksum>,
         now: Instant,
     ) -> usize {
+        self.walk(directory, old, new, Some(now + self.grace))
+    }
+
+    /// Keeps what the published commit `new` has and `old` has not, as far as the
+    /// bounds reach, until it is retired. Gives how many objects that were. May
+    /// wait for the disk.
+    pub fn prepare(&self, directory: &Directory, new: Checksum, old: Option<Checksum>) -> usize {
+        self.walk(directory, new, old, None)
+    }
+
+    fn walk(
+        &self,
+        directory: &Directory,
+        commit: Checksum,
+        other: Option<Checksum>,
+        until: Option<Instant>,
+    ) -> usize {
         let mut walk = Walk {
             grace: self,
             directory,
-            now,
+            until,
             seen: HashSet::new(),
             count: 0,
         };
-        walk.commit(old, new);
+        walk.commit(commit, other);
         walk.count
     }
 
-    fn insert(&self, object: Object, content: Content, digest: Option<Checksum>, now: Instant) {
-        let until = now + self.grace;
+    fn insert(
+        &self,
+        object: Object,
+        content: Content,
+        digest: Option<Checksum>,
+        until: Option<Instant>,
+    ) {
         let kept = Kept {
             content,
             digest,
@@ -108,11 +141,12 @@ impl Grace {
     }
 }
 
-/// Where two trees differ, the objects of the old one.
+/// Where two trees differ, the objects of one of them, which is called the old
+/// one here.
 struct Walk<'a> {
     grace: &'a Grace,
     directory: &'a Directory,
-    now: Instant,
+    until: Option<Instant>,
     seen: HashSet<Object>,
     count: usize,
 }
@@ -173,7 +207,7 @@ impl Walk<'_> {
             ObjectKind::CommitMeta => bytes.as_deref().map(Checksum::of),
             _ => None,
         };
-        self.grace.insert(object, content, digest, self.now);
+        self.grace.insert(object, content, digest, self.until);
         self.count += 1;
         bytes
     }
@@ -193,7 +227,8 @@ impl Walk<'_> {
             .open_file(&name, Links::Refused, Patience::Wait);
         match opened {
             Ok(Opened::File(file)) => Content::of_blocking(file, self.directory.path(), &name).ok(),
-            _ => None,
+            // It was pruned already.
+            _ => Some(self.grace.kept.get(&(checksum, kind))?.content),
         }
     }
 }

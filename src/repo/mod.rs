@@ -17,7 +17,7 @@ pub mod observation;
 pub mod status;
 pub mod visitor;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -171,13 +171,34 @@ impl Repo {
         *lock(&self.obstacles) = keeper.obstacles();
         if let Some(new) = self.publications.current() {
             self.directory.store(Arc::clone(&new.directory));
-            if let Some(old) = old {
+            if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &new)) {
+                self.prepare(&old, &new);
                 self.retire(&old, &new, now);
             }
         }
         self.grace.sweep(now);
         self.deltas.sweep(now);
         recheck
+    }
+
+    /// Keeps what clients of the new generation will ask for, for somebody may
+    /// prune it right after the next one.
+    fn prepare(&self, old: &Generation, new: &Generation) {
+        for (name, commit) in &new.refs {
+            let predecessor = old.refs.get(name).copied();
+            if predecessor != Some(*commit) {
+                self.grace.prepare(&new.directory, *commit, predecessor);
+            }
+        }
+    }
+
+    /// Keeps all that a held generation names: it may be served for long, and
+    /// pruned meanwhile.
+    fn prepare_whole(&self, held: &Generation) {
+        let commits: HashSet<_> = held.refs.values().collect();
+        for commit in commits {
+            self.grace.prepare(&held.directory, *commit, None);
+        }
     }
 
     /// The directory that is at the repository's path now.
@@ -239,6 +260,9 @@ impl Repo {
             return Err("nothing is published yet".into());
         }
         self.brake.put_on(hold);
+        if let Some(held) = self.publications.current() {
+            self.prepare_whole(&held);
+        }
         Ok(())
     }
 
@@ -275,6 +299,10 @@ impl Repo {
         let mut keeper = lock(&self.keeper);
         keeper.publish_frozen(&self.publications, generation);
         self.brake.put_on(hold);
+        drop(keeper);
+        if let Some(held) = self.publications.current() {
+            self.prepare_whole(&held);
+        }
         Ok(())
     }
 
