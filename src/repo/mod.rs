@@ -501,6 +501,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A fault may depend on what is there, which may change.
+const AFTER_A_FAULT: Duration = Duration::from_secs(10);
+
 /// The task of [`Repo::keep`]. It holds the repository only while it looks, so
 /// that it ends with it.
 async fn keep(repo: Weak<Repo>, nudge: Arc<Notify>, mut watch: Watch) {
@@ -519,10 +522,18 @@ async fn keep(repo: Weak<Repo>, nudge: Arc<Notify>, mut watch: Watch) {
         }
         let Some(repo) = repo.upgrade() else { return };
         *lock(&repo.notice) = watch.means().to_string();
+        let path = repo.directory().path().to_owned();
         let look = tokio::task::spawn_blocking(move || repo.look(Instant::now()));
-        // An error means that the runtime ends.
-        let Ok(next) = look.await else { return };
-        recheck = next;
+        recheck = match look.await {
+            Ok(recheck) => recheck,
+            Err(error) if error.is_panic() => {
+                let repository = path.display();
+                tracing::error!(%repository, %error, "looking for changes failed, by a fault in this program");
+                Some(AFTER_A_FAULT)
+            }
+            // The runtime ends.
+            Err(_) => return,
+        };
     }
 }
 
