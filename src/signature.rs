@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use crate::config::Placed;
 use crate::finding::{Finding, shell_word};
 use crate::format::signatures::Signatures;
+use crate::resource::Checksum;
 use openpgp::Certificate;
 use packet::{Digests, packets};
 
@@ -57,6 +58,8 @@ pub fn fit(document: &[u8], signatures: &Signatures) -> Fit {
 pub struct Keys {
     openpgp: Vec<Certificate>,
     ed25519: Vec<ed25519::PublicKey>,
+    /// What the files held that they were read from.
+    sources: Vec<Checksum>,
 }
 
 impl Keys {
@@ -97,12 +100,19 @@ impl Keys {
             }
             _ => keys.openpgp = openpgp::parse(data, file)?,
         }
+        keys.sources.push(Checksum::of(data));
         Ok(keys)
     }
 
     fn extend(&mut self, more: Self) {
         self.openpgp.extend(more.openpgp);
         self.ed25519.extend(more.ed25519);
+        self.sources.extend(more.sources);
+    }
+
+    /// Whether these were read from the same bytes as the others.
+    pub fn are(&self, others: &Self) -> bool {
+        self.sources == others.sources
     }
 
     /// Whether one of the keys signed `document`. Gives that key's name, or why

@@ -15,7 +15,7 @@ use common::certificate::{Greeted, Pair, trusting};
 use common::client::{Client, connect, try_connect};
 use common::hyper_client::Sender;
 use common::process::Process;
-use common::{Setup, TestRepo, TestServer, pattern, wait_for};
+use common::{Setup, TestRepo, TestServer, pattern, summary_with, wait_for};
 use ostree_serve::config::Address;
 use ostree_serve::daemon::{Outcome, Refused};
 use rustix::process::Signal;
@@ -130,30 +130,59 @@ fn what_is_served_changes() {
     }
 }
 
-/// Held by its descriptor, a directory lives on under any name. Who puts another
-/// one in its place means that one.
+/// A reload does not open a repository anew: that would publish whatever lies
+/// there. What is put in its place is noticed without a reload, and judged.
 #[test]
-fn a_directory_that_was_replaced_is_opened_anew() {
+fn a_repository_stays_what_it_is() {
     let (repo, other) = (TestRepo::new(), TestRepo::new());
     let mut server = TestServer::of(&repo);
     let text = server.configuration();
+    let summary = repo.read("summary");
     fs::rename(repo.path(), repo.path().with_extension("old")).unwrap();
-    assert!(refusal(&mut server, &text).contains("the repository cannot be opened"));
-    assert_eq!(Client::plain(&server).get("/repo/config").status, 200);
+    assert!(reload(&mut server, &text).is_empty());
+    assert_eq!(Client::plain(&server).get("/repo/summary").body, summary);
 
-    // No reload is needed for it, and one does no harm.
-    fs::copy(
-        other.file("refs/heads/demo/x86_64/stable"),
-        other.file("refs/heads/another"),
-    )
-    .unwrap();
+    // A broken one is not published, whatever else a reload changes.
+    fs::write(other.file("summary"), "broken").unwrap();
     fs::rename(other.path(), repo.path()).unwrap();
-    let changes = reload(&mut server, &text);
-    assert!(changes.is_empty() || changes == ["repository /repo changed"]);
+    let changed = text.replace("[[repo]]", "[[repo]]\ngrace = \"2h\"");
+    assert_eq!(reload(&mut server, &changed), ["repository /repo changed"]);
+    assert_eq!(Client::plain(&server).get("/repo/summary").body, summary);
+    assert_eq!(Client::plain(&server).get("/repo/summary.sig").status, 200);
+
+    // A repaired one is, with no reload.
+    let tip = repo.read("refs/heads/demo/x86_64/stable");
+    fs::write(repo.file("refs/heads/another"), tip).unwrap();
+    fs::write(repo.file("summary"), summary).unwrap();
     wait_for("the other repository to be served", || {
         let reply = Client::plain(&server).get("/repo/refs/heads/another");
         (reply.status == 200).then_some(())
     });
+}
+
+/// The pin of a connection outlives a reload of its repository.
+#[test]
+fn who_has_a_signature_gets_its_summary_over_a_reload() {
+    let repo = TestRepo::new();
+    fs::remove_file(repo.file("summary.sig")).unwrap();
+    let mut server = TestServer::of(&repo);
+    let text = server.configuration();
+    let old = repo.read("summary");
+    let mut client = Client::plain(&server);
+    assert_eq!(client.get("/repo/summary.sig").status, 404);
+
+    let new = summary_with(&pattern(100_000));
+    fs::write(repo.file("tmp-summary"), &new).unwrap();
+    fs::rename(repo.file("tmp-summary"), repo.file("summary")).unwrap();
+    let changed = text.replace("[[repo]]", "[[repo]]\ngrace = \"2h\"");
+    assert_eq!(reload(&mut server, &changed), ["repository /repo changed"]);
+    wait_for("the new summary to be served", || {
+        (Client::plain(&server).get("/repo/summary").body == new).then_some(())
+    });
+    assert!(
+        client.get("/repo/summary").body == old,
+        "another generation"
+    );
 }
 
 #[test]

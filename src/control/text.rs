@@ -327,6 +327,7 @@ mod tests {
                 signed: true,
                 refs: 12,
                 notice: "inotify".into(),
+                newer: false,
                 held: None,
                 waiting: Vec::new(),
             },

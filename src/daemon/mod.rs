@@ -72,6 +72,7 @@ impl Daemon {
     /// Everything that stands in the way, as far as it can be told at once.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let generation = Generation::open(config.clone(), None)?;
+        generation.routes.put_in_force();
         generation.announce_certificate();
         let listeners = listeners::plan(&config.listen, &[]).map_err(|error| error.reason)?;
         listeners.announce();

@@ -73,6 +73,7 @@ impl Running {
         let old = std::mem::replace(&mut self.generation, Arc::new(next));
         let mut changes = changes(&old, &self.generation);
         self.service.reroute(Arc::clone(&self.generation.routes));
+        self.generation.routes.put_in_force();
         self.limit();
         self.identify();
         // Receivers hear of other files only.
@@ -143,7 +144,7 @@ fn changes(old: &Generation, new: &Generation) -> Vec<String> {
     for (prefix, site) in new.routes.sites() {
         let what = name(site);
         match old.routes.at(prefix) {
-            Some(before) if before.is(site) => {}
+            Some(before) if before.is(site) && !new.routes.changes(prefix) => {}
             Some(before) if name(before) == what => {
                 changes.push(format!("{what} {prefix} changed"));
             }

@@ -15,9 +15,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Found;
+use super::period::Period;
 use super::visitor::Visitor;
 use crate::files::{self, Content, Digests, Directory, Identity, Links, Unreadable};
 use crate::format::superblock::Superblock;
@@ -30,7 +31,7 @@ pub struct Deltas {
     slots: Mutex<HashMap<Name, Slot>>,
     /// The indexes that were asked for lately, by the commit.
     indexes: Mutex<HashMap<Checksum, PastIndex>>,
-    grace: Duration,
+    grace: Period,
 }
 
 /// From which commit, to which.
@@ -85,7 +86,7 @@ const MOST_CLIENTS: usize = 10_000;
 
 impl Deltas {
     /// Knows none yet.
-    pub fn new(grace: Duration) -> Self {
+    pub fn new(grace: Period) -> Self {
         Self {
             slots: Mutex::default(),
             indexes: Mutex::default(),
@@ -114,7 +115,7 @@ impl Deltas {
     pub fn past_index(&self, to: Checksum, now: Instant) -> Option<Found> {
         let indexes = lock(&self.indexes);
         let index = indexes.get(&to)?;
-        let is_recent = now.saturating_duration_since(index.served) < self.grace;
+        let is_recent = now.saturating_duration_since(index.served) < self.grace.get();
         is_recent.then(|| Found {
             content: index.content.clone(),
             digest: index.digest,
@@ -186,9 +187,9 @@ impl Deltas {
     /// Lets go of what has had its time.
     pub fn sweep(&self, now: Instant) {
         let mut slots = lock(&self.slots);
-        slots.retain(|_, slot| now.saturating_duration_since(slot.used) < self.grace);
+        slots.retain(|_, slot| now.saturating_duration_since(slot.used) < self.grace.get());
         let mut indexes = lock(&self.indexes);
-        indexes.retain(|_, it| now.saturating_duration_since(it.served) < self.grace);
+        indexes.retain(|_, it| now.saturating_duration_since(it.served) < self.grace.get());
     }
 
     /// Looks whether the delta's files are still those that are known.
@@ -203,7 +204,7 @@ impl Deltas {
         let path = superblock_path(name);
         let Some(file) = files::open(directory, &path, Links::Refused).await? else {
             let gone = *state.gone.get_or_insert(now);
-            if now.saturating_duration_since(gone) >= self.grace {
+            if now.saturating_duration_since(gone) >= self.grace.get() {
                 state.current = None;
             }
             return Ok(());
@@ -236,7 +237,7 @@ impl Deltas {
         state.unfit = None;
         let former = state.current.replace(unit);
         state.former.extend(former.map(|former| (former, now)));
-        let grace = self.grace;
+        let grace = self.grace.get();
         let is_recent = |(_, since): &(_, Instant)| now.saturating_duration_since(*since) < grace;
         state.former.retain(is_recent);
         let surplus = state.former.len().saturating_sub(MOST_FORMER);

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::Found;
 use super::deltas;
+use super::period::Period;
 use crate::files::{Content, Directory};
 use crate::format::summary::Summary;
 use crate::resource::{Checksum, RefName, Resource, RootDocument};
@@ -145,6 +146,19 @@ impl Generation {
         Some(Document::new(ref_file(commit)).found())
     }
 
+    /// Whether it says what the other one says.
+    pub fn says_what(&self, other: &Self) -> bool {
+        let documents = |it: &Self| -> Vec<_> {
+            let documents = it.documents.iter();
+            documents
+                .map(|(name, document)| (name, document.digest))
+                .collect()
+        };
+        self.config.digest == other.config.digest
+            && documents(self) == documents(other)
+            && self.refs == other.refs
+    }
+
     /// Whether its summary is signed.
     pub fn is_signed(&self) -> bool {
         self.documents.get(RootDocument::SummarySignature).is_some()
@@ -171,7 +185,7 @@ pub struct Publications {
     /// Told when the first generation is there.
     first: Notify,
     past: Mutex<HashMap<Resource<'static>, Past>>,
-    grace: Duration,
+    grace: Period,
 }
 
 /// A document that the current generation has no use for.
@@ -191,7 +205,7 @@ impl Publications {
 
     /// Nothing is published yet. `grace` is for how long what was replaced is
     /// kept.
-    pub fn new(grace: Duration) -> Self {
+    pub fn new(grace: Period) -> Self {
         Self {
             current: ArcSwapOption::empty(),
             first: Notify::new(),
@@ -237,7 +251,7 @@ impl Publications {
         }
         past.retain(|name, past| {
             let (when, by) = past.replaced;
-            let is_recent = now.saturating_duration_since(when) < self.grace
+            let is_recent = now.saturating_duration_since(when) < self.grace.get()
                 || number < by + Self::LEAST_GENERATIONS;
             is_recent && !generation.named.contains_key(name)
         });

@@ -9,12 +9,13 @@
 //! kept as well.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quick_cache::sync::Cache;
 use rustix::process::{Resource as Limit, getrlimit};
 
 use super::Found;
+use super::period::Period;
 use crate::files::{Content, Directory, Links, Opened, Patience};
 use crate::format::tree;
 use crate::resource::path::file_path;
@@ -25,7 +26,7 @@ use crate::resource::{Checksum, ObjectKind, Resource};
 pub struct Grace {
     kept: Cache<Object, Kept>,
     most: usize,
-    grace: Duration,
+    grace: Period,
 }
 
 type Object = (Checksum, ObjectKind);
@@ -50,7 +51,7 @@ const MOST: usize = 2048;
 
 impl Grace {
     /// Keeps nothing yet.
-    pub fn new(grace: Duration) -> Self {
+    pub fn new(grace: Period) -> Self {
         // Other repositories keep descriptors too, and clients need them most.
         let descriptors = getrlimit(Limit::Nofile).current.unwrap_or(u64::MAX) / 16;
         let most = usize::try_from(descriptors).map_or(MOST, |it| it.min(MOST));
@@ -64,11 +65,11 @@ impl Grace {
     /// Remembers an object that is being served.
     pub fn served(&self, object: Object, found: &Found, now: Instant) {
         // A write for each request would cost more than it is worth.
-        let is_fresh = |kept: &Kept| kept.is_kept_at(now + self.grace / 2);
+        let is_fresh = |kept: &Kept| kept.is_kept_at(now + self.grace.get() / 2);
         if self.kept.get(&object).as_ref().is_some_and(is_fresh) {
             return;
         }
-        let until = Some(now + self.grace);
+        let until = Some(now + self.grace.get());
         self.insert(object, found.content.clone(), found.digest, until);
     }
 
@@ -97,7 +98,7 @@ impl Grace {
         new: Option<Checksum>,
         now: Instant,
     ) -> usize {
-        self.walk(directory, old, new, Some(now + self.grace))
+        self.walk(directory, old, new, Some(now + self.grace.get()))
     }
 
     /// Keeps what the published commit `new` has and `old` has not, as far as the

@@ -10,8 +10,8 @@ use super::brake::Brake;
 use super::generation::{Document, Generation, Publications, RootDocuments, Unreadable};
 use super::judge::{Bounds, Facts, Omitted, Part, Previous, Problem, Verdict, judge};
 use super::observation::{Commits, Observation};
+use super::settings::Settings;
 use super::status::Obstacle;
-use crate::config::Publishing;
 use crate::files::Directory;
 use crate::resource::RootDocument;
 use crate::signature::Keys;
@@ -20,7 +20,7 @@ use crate::signature::Keys;
 #[derive(Debug)]
 pub struct Keeper {
     bounds: Bounds,
-    keys: Option<Keys>,
+    keys: Option<Arc<Keys>>,
     /// The last look, and when it first looked like this.
     last: Option<(Observation, Instant)>,
     /// What the served generation was made of, and what was wrong with it.
@@ -28,6 +28,8 @@ pub struct Keeper {
     /// Since when publishing has been put off.
     waiting: Option<Instant>,
     obstacles: Vec<Known>,
+    /// Whether only the brake keeps a newer state from being published.
+    has_newer: bool,
     /// How many generations there were.
     generations: u64,
 }
@@ -44,23 +46,28 @@ struct Known {
 const REMINDER: Duration = Duration::from_secs(3600);
 
 const HELD_BACK: &str = "the last good state stays served";
+const WHEN_RELEASED: &str = "what is sound will be served when the repository is released";
 const NEVERTHELESS: &str = "what is sound is served";
 
 impl Keeper {
     /// Knows nothing yet.
-    pub fn new(publishing: &Publishing, keys: Option<Keys>) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         Self {
-            bounds: Bounds {
-                unsigned: keys.is_none().then_some(publishing.hold_unsigned),
-                incomplete: publishing.hold_incomplete,
-            },
-            keys,
+            bounds: settings.bounds(),
+            keys: settings.keys.clone(),
             last: None,
             published: None,
             waiting: None,
             obstacles: Vec::new(),
+            has_newer: false,
             generations: 0,
         }
+    }
+
+    /// Judges by other settings from now on.
+    pub fn set(&mut self, settings: &Settings) {
+        self.bounds = settings.bounds();
+        self.keys = settings.keys.clone();
     }
 
     /// Looks, and publishes what may be published. Gives the time after which to
@@ -73,6 +80,7 @@ impl Keeper {
         now: Instant,
     ) -> Option<Duration> {
         let path = directory.path().to_owned();
+        self.has_newer = false;
         let last = self.last.as_ref().map(|(last, _)| last);
         let seen = Observation::make(directory, last);
         let since = match &self.last {
@@ -108,16 +116,25 @@ impl Keeper {
                     // opening the repository has looked at.
                     None => self.tell(&path, problems, HELD_BACK, now),
                     Some(generation) => {
+                        let is_newer = current.is_none_or(|it| !it.says_what(&generation));
                         let publish = || self.publish(publications, generation, now);
                         if brake.unless_held(publish) {
                             self.published = Some((seen, problems.clone()));
                             self.tell(&path, problems, NEVERTHELESS, now);
+                        } else {
+                            self.has_newer = is_newer;
+                            self.tell(&path, problems, WHEN_RELEASED, now);
                         }
                     }
                 }
                 None
             }
         }
+    }
+
+    /// Whether a newer state is ready, and only the brake keeps it back.
+    pub fn has_newer(&self) -> bool {
+        self.has_newer
     }
 
     /// Something keeps the directory itself from being looked at.
@@ -145,7 +162,7 @@ impl Keeper {
     }
 
     fn examine(&self, seen: &Observation, current: Option<&Generation>) -> (Facts, Material) {
-        let keys = self.keys.as_ref();
+        let keys = self.keys.as_deref();
         let (config, config_part) = seen.config();
         let (summary, summary_part) = seen.summary();
         let (index, missing) = seen.index();

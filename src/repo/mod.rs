@@ -14,12 +14,15 @@ pub mod grace;
 pub mod judge;
 pub mod keeper;
 pub mod observation;
+pub mod period;
+pub mod settings;
 pub mod status;
 pub mod visitor;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -37,7 +40,6 @@ use crate::format::repo_config::RepoConfig;
 use crate::format::summary::{StaticDelta, parse_delta_index};
 use crate::resource::path::file_path;
 use crate::resource::{Checksum, DeltaFile, Identity, Resource, RootDocument};
-use crate::signature::Keys;
 use crate::watch::Watch;
 use brake::Brake;
 use deltas::Deltas;
@@ -45,6 +47,8 @@ use generation::{Generation, Publications};
 use grace::Grace;
 use judge::Problem;
 use keeper::Keeper;
+use period::Period;
+use settings::Settings;
 use status::{Hold, Obstacle, Status};
 use visitor::{Lineage, Visitor};
 
@@ -54,7 +58,8 @@ pub struct Repo {
     /// Where objects are. It changes if another directory is put in its place.
     directory: ArcSwap<Directory>,
     digests: Digests,
-    publishing: Publishing,
+    settings: ArcSwap<Settings>,
+    grace_period: Period,
     lineage: Arc<Lineage>,
     publications: Publications,
     deltas: Deltas,
@@ -64,6 +69,7 @@ pub struct Repo {
     /// wanted at any time is beside it.
     keeper: Mutex<Keeper>,
     obstacles: Mutex<Vec<Obstacle>>,
+    newer: AtomicBool,
     notice: Mutex<String>,
     task: Mutex<Option<AbortHandle>>,
     /// Asks for a look.
@@ -109,24 +115,24 @@ impl Repo {
     /// As [`Repo::open`].
     pub fn from_directory(directory: Directory, publishing: Publishing) -> Result<Self, Finding> {
         check_servable(&directory)?;
-        let keys = match &*publishing.verify_keys {
-            [] => None,
-            files => Some(Keys::load(files).map_err(first)?),
-        };
+        let settings = Settings::load(publishing)?;
+        let grace = Period::new(settings.publishing.grace);
         let repo = Self {
             directory: ArcSwap::from_pointee(directory),
             digests: Digests::new(),
             lineage: Arc::new(Lineage),
-            publications: Publications::new(publishing.grace),
-            deltas: Deltas::new(publishing.grace),
-            grace: Grace::new(publishing.grace),
+            publications: Publications::new(grace.clone()),
+            deltas: Deltas::new(grace.clone()),
+            grace: Grace::new(grace.clone()),
+            grace_period: grace,
             brake: Brake::default(),
-            keeper: Mutex::new(Keeper::new(&publishing, keys)),
+            keeper: Mutex::new(Keeper::new(&settings)),
             obstacles: Mutex::default(),
+            newer: AtomicBool::new(false),
             notice: Mutex::new("not watched".into()),
             task: Mutex::default(),
             nudge: Arc::default(),
-            publishing,
+            settings: ArcSwap::from_pointee(settings),
         };
         repo.look(Instant::now());
         Ok(repo)
@@ -137,26 +143,44 @@ impl Repo {
     /// nothing.
     pub fn keep(self: &Arc<Self>) {
         let mut task = lock(&self.task);
-        if task.is_some() {
-            return;
+        if task.is_none() {
+            *task = Some(self.start_keeping());
         }
+    }
+
+    fn start_keeping(self: &Arc<Self>) -> AbortHandle {
         let path = self.directory().path().to_owned();
-        let watch = Watch::repository(&path, self.publishing.notice, self.publishing.poll);
+        let settings = self.settings.load();
+        let publishing = &settings.publishing;
+        let watch = Watch::repository(&path, publishing.notice, publishing.poll);
         *lock(&self.notice) = watch.means().to_string();
         let keeping = keep(Arc::downgrade(self), Arc::clone(&self.nudge), watch);
-        *task = Some(tokio::spawn(keeping).abort_handle());
+        tokio::spawn(keeping).abort_handle()
+    }
+
+    /// Puts other settings in force. What is served, and what clients in the
+    /// middle of a pull rely on, stays. Needs a runtime around it.
+    pub fn set(self: &Arc<Self>, settings: Settings) {
+        self.grace_period.set(settings.publishing.grace);
+        let old = self.settings.swap(Arc::new(settings.clone()));
+        lock(&self.keeper).set(&settings);
+        let (old, new) = (&old.publishing, &settings.publishing);
+        if (old.notice, old.poll) != (new.notice, new.poll) {
+            let mut task = lock(&self.task);
+            if let Some(task) = task.replace(self.start_keeping()) {
+                task.abort();
+            }
+        }
+        self.nudge.notify_one();
     }
 
     /// Looks at the directory, and publishes what may be published. Gives the
     /// time after which to look again although nothing changes.
     fn look(&self, now: Instant) -> Option<Duration> {
         let mut keeper = lock(&self.keeper);
-        if self.brake.held().is_some() {
-            return None;
-        }
         let old = self.publications.current();
         let recheck = match self.directory_in_place() {
-            Ok(directory) if self.publishing.coherent => {
+            Ok(directory) if self.is_coherent() => {
                 keeper.look(directory, &self.publications, &self.brake, now)
             }
             Ok(directory) => {
@@ -169,6 +193,7 @@ impl Repo {
             }
         };
         *lock(&self.obstacles) = keeper.obstacles();
+        self.newer.store(keeper.has_newer(), Ordering::Relaxed);
         if let Some(new) = self.publications.current() {
             self.directory.store(Arc::clone(&new.directory));
             if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &new)) {
@@ -238,9 +263,13 @@ impl Repo {
         self.directory.load_full()
     }
 
-    /// How it was configured.
-    pub fn publishing(&self) -> &Publishing {
-        &self.publishing
+    /// The settings that are in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    fn is_coherent(&self) -> bool {
+        self.settings.load().publishing.coherent
     }
 
     /// Freezes it at the generation that is served now. A second hold replaces
@@ -249,7 +278,7 @@ impl Repo {
     /// # Errors
     /// Why that is not possible.
     pub fn hold(&self, hold: Hold) -> Result<(), String> {
-        if !self.publishing.coherent {
+        if !self.is_coherent() {
             return Err(
                 "it has `coherent = false`: its files are served as they lie, \
                         and cannot be frozen"
@@ -292,7 +321,7 @@ impl Repo {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn restore(&self, frozen: &[u8]) -> Result<(), String> {
-        if !self.publishing.coherent {
+        if !self.is_coherent() {
             return Err("it has `coherent = false` now, and cannot be held".into());
         }
         let (hold, generation) = frozen::parse_frozen(frozen, self.directory())?;
@@ -312,7 +341,7 @@ impl Repo {
         let published = |it: &Arc<Generation>| humantime::format_rfc3339_seconds(it.published);
         Status {
             path: self.directory().path().to_owned(),
-            coherent: self.publishing.coherent,
+            coherent: self.is_coherent(),
             generation: current.as_ref().map_or(0, |it| it.number),
             published: current
                 .as_ref()
@@ -320,6 +349,7 @@ impl Repo {
             signed: current.as_ref().is_some_and(|it| it.is_signed()),
             refs: current.as_ref().map_or(0, |it| it.refs.len()),
             notice: lock(&self.notice).clone(),
+            newer: self.newer.load(Ordering::Relaxed),
             held: self.brake.held(),
             waiting: lock(&self.obstacles).clone(),
         }
@@ -334,7 +364,7 @@ impl Repo {
         resource: &Resource<'_>,
         visitor: &Visitor,
     ) -> Result<Option<Found>, Unreadable> {
-        if self.publishing.coherent {
+        if self.is_coherent() {
             if let Resource::Config | Resource::Root(_) | Resource::Ref(_) = resource {
                 return self.lookup_document(resource, visitor).await;
             }
@@ -342,7 +372,7 @@ impl Repo {
                 return Ok(Some(document.found()));
             }
         }
-        match (*resource, self.publishing.coherent) {
+        match (*resource, self.is_coherent()) {
             (Resource::Delta { from, to, file }, true) => {
                 let directory = self.directory();
                 let name = (from, to);
@@ -592,12 +622,6 @@ fn read_config_blocking(directory: &Directory) -> Result<Option<String>, Unreada
     let len = file.identity.size.min(Content::SMALL) as usize;
     let bytes = files::FileContent::new(file, path).read_blocking(0, len)?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// A repository has one finding, and this is the gravest.
-fn first(findings: Vec<Finding>) -> Finding {
-    let none = || Finding::error(Path::new("verify_keys"), "the keys cannot be used");
-    findings.into_iter().next().unwrap_or_else(none)
 }
 
 /// The command that makes a repository.

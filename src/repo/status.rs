@@ -21,6 +21,10 @@ pub struct Status {
     pub refs: usize,
     /// How changes are noticed: `inotify` or `poll`.
     pub notice: String,
+    /// Whether a newer state of the directory is ready, and is only kept back by
+    /// the brake.
+    #[serde(default)]
+    pub newer: bool,
     /// The operator's brake, if it is on.
     pub held: Option<Hold>,
     /// What keeps a newer state of the directory from being published; empty if

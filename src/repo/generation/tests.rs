@@ -43,7 +43,7 @@ const GRACE: Duration = Duration::from_secs(3600);
 
 #[test]
 fn documents_of_past_generations_answer_for_the_grace() {
-    let publications = Publications::new(GRACE);
+    let publications = Publications::new(Period::new(GRACE));
     let start = Instant::now();
     assert!(publications.current().is_none());
     for number in 0..10 {
@@ -55,7 +55,7 @@ fn documents_of_past_generations_answer_for_the_grace() {
 
 #[test]
 fn at_least_three_generations_answer_after_it() {
-    let publications = Publications::new(GRACE);
+    let publications = Publications::new(Period::new(GRACE));
     let start = Instant::now();
     for number in 0..6 {
         publications.publish(generation(number), start + GRACE * number as u32 * 2);
@@ -66,7 +66,7 @@ fn at_least_three_generations_answer_after_it() {
 
 #[test]
 fn what_comes_back_is_current_again() {
-    let publications = Publications::new(GRACE);
+    let publications = Publications::new(Period::new(GRACE));
     let start = Instant::now();
     for number in [0, 1, 0] {
         publications.publish(generation(number), start);
@@ -78,7 +78,7 @@ fn what_comes_back_is_current_again() {
 
 #[test]
 fn the_past_is_bounded() {
-    let publications = Publications::new(GRACE);
+    let publications = Publications::new(Period::new(GRACE));
     let start = Instant::now();
     let many = Publications::MOST_PAST as u64 + 200;
     for number in 0..many {
@@ -97,12 +97,17 @@ fn lock(
 
 #[tokio::test(start_paused = true)]
 async fn who_asks_before_the_first_generation_waits_for_it() {
-    let publications = Arc::new(Publications::new(GRACE));
+    let publications = Arc::new(Publications::new(Period::new(GRACE)));
     let waiting = Arc::clone(&publications);
     let waiting = tokio::spawn(async move { waiting.first().await.map(|it| it.number) });
     tokio::task::yield_now().await;
     publications.publish(generation(5), Instant::now());
     assert_eq!(waiting.await.unwrap(), Some(5));
     // And not for ever.
-    assert!(Publications::new(GRACE).first().await.is_none());
+    assert!(
+        Publications::new(Period::new(GRACE))
+            .first()
+            .await
+            .is_none()
+    );
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 const GRACE: Duration = Duration::from_secs(60);
@@ -15,7 +17,7 @@ fn object(number: usize) -> Object {
 
 #[test]
 fn what_was_served_is_kept_until_its_time() {
-    let grace = Grace::new(GRACE);
+    let grace = Grace::new(Period::new(GRACE));
     let start = Instant::now();
     grace.served(object(1), &found("one"), start);
     assert!(grace.find(object(1), start + GRACE / 2).is_some());
@@ -30,7 +32,7 @@ fn what_was_served_is_kept_until_its_time() {
 
 #[test]
 fn no_more_is_kept_than_there_is_room_for() {
-    let grace = Grace::new(GRACE);
+    let grace = Grace::new(Period::new(GRACE));
     let start = Instant::now();
     for number in 0..4 * grace.most {
         grace.served(object(number), &found("one of many"), start);
