@@ -1,137 +1,153 @@
-//! Watches on the directories of a [`Plan`].
+//! Watches on the directories of a [`Plan`], set by `notify`.
 //!
-//! They are set without the crate `notify`, whose version 8 always asks for
-//! `OPEN`: then serving files fills the kernel's queue until it overflows, which
-//! is told as a change. It also says nothing of a file system that is unmounted.
+//! Facts about its version 9 that this stands on:
+//! - It asks the kernel for what [`EVENTS`] says, and for a directory's own end
+//!   and move. It tells of unmounting as of a removal, and of a full queue as an
+//!   event that needs a rescan.
+//! - It forgets the watches on a directory, and on all below, when that is moved
+//!   or removed, even if it comes back.
+//! - It names a directory that is bound to several places by one of these.
+//! - It reads events in a thread of its own. If that cannot be started it says
+//!   nothing of it, and if that has ended, dropping the watcher panics.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use notify::event::{EventKind, ModifyKind};
+use notify::{Config, Error, ErrorKind, Event, EventKindMask, INotifyWatcher};
+use notify::{RecursiveMode, Watcher};
 use rustix::io::Errno;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 use tracing::debug;
 
 use super::plan::{Plan, Watched};
 
-/// What happens to a directory and the names in it. Not asked for is what
-/// reading does: `OPEN`, `ACCESS`, `CLOSE_NOWRITE`.
-const NAMES: WatchFlags = WatchFlags::ATTRIB
-    .union(WatchFlags::CREATE)
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVE)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF);
-
-/// What happens to the contents of the files in it.
-const CONTENTS: WatchFlags = WatchFlags::MODIFY.union(WatchFlags::CLOSE_WRITE);
-
-/// After these events a watch is gone, or may be.
-const LOST: ReadFlags = ReadFlags::IGNORED
-    .union(ReadFlags::UNMOUNT)
-    .union(ReadFlags::QUEUE_OVERFLOW);
+/// What happens to a directory and the names in it, and the end of writing to a
+/// file. Not asked for is what reading does, and each single write: that of a log
+/// beside a link on the way would only keep us busy.
+const EVENTS: EventKindMask = EventKindMask::CREATE
+    .union(EventKindMask::REMOVE)
+    .union(EventKindMask::MODIFY_NAME)
+    .union(EventKindMask::MODIFY_META)
+    .union(EventKindMask::ACCESS_CLOSE);
 
 /// Watches that are set; dropping them removes them.
 #[derive(Debug)]
 pub(super) struct Watches {
-    queue: AsyncFd<OwnedFd>,
-    plan: Plan,
-    /// By the kernel's number for a watch; a directory that is bound to several
-    /// places has one.
-    paths: HashMap<i32, Vec<PathBuf>>,
-    lost: bool,
+    /// Always there, until it is dropped.
+    watcher: Option<INotifyWatcher>,
+    heard: Arc<Heard>,
 }
 
 impl Watches {
-    /// Sets them. It blocks, and must be called in a tokio runtime.
+    /// Sets them. It blocks.
     ///
     /// # Errors
     /// Why that is not possible, with a remedy.
     pub(super) fn set(plan: Plan) -> Result<Self, String> {
-        let queue = queue().map_err(|error| no_instance(&error))?;
-        let mut paths: HashMap<i32, Vec<PathBuf>> = HashMap::new();
-        for (path, watched) in &plan.directories {
-            let mut flags = NAMES | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
-            flags.set(CONTENTS, watched.needed);
-            match inotify::add_watch(queue.get_ref(), path, flags) {
-                Ok(number) => paths.entry(number).or_default().push(path.clone()),
-                // It vanished meanwhile; the next plan is without it.
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(Errno::ACCESS) if !watched.needed => {
-                    debug!(path = %path.display(), "may not be watched, and is only polled");
-                }
-                Err(Errno::NOSPC) => {
-                    return Err("no inotify watches are left: raise the sysctl \
-                                fs.inotify.max_user_watches"
-                        .into());
-                }
-                Err(error) => {
-                    return Err(format!("{} cannot be watched: {error}", path.display()));
-                }
-            }
-        }
-        Ok(Self {
-            queue,
+        Self::set_with(plan, Heard::hear)
+    }
+
+    fn set_with(
+        plan: Plan,
+        hear: impl Fn(&Heard, notify::Result<Event>) + Send + 'static,
+    ) -> Result<Self, String> {
+        let heard = Arc::new(Heard {
             plan,
-            paths,
-            lost: false,
-        })
+            lost: AtomicBool::new(false),
+            stir: Notify::new(),
+        });
+        let handler = {
+            let heard = Arc::clone(&heard);
+            move |event| hear(&heard, event)
+        };
+        let config = Config::default().with_event_kinds(EVENTS);
+        let watcher = INotifyWatcher::new(handler, config).map_err(|error| no_instance(&error))?;
+        let mut watches = Self {
+            watcher: Some(watcher),
+            heard: Arc::clone(&heard),
+        };
+        for (path, watched) in &heard.plan.directories {
+            watches.add(path, watched)?;
+        }
+        Ok(watches)
+    }
+
+    fn add(&mut self, path: &Path, watched: &Watched) -> Result<(), String> {
+        let Some(watcher) = &mut self.watcher else {
+            return Ok(());
+        };
+        let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) else {
+            return Ok(());
+        };
+        match &error.kind {
+            // It vanished meanwhile; the next plan is without it.
+            ErrorKind::PathNotFound => Ok(()),
+            ErrorKind::Io(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
+            ErrorKind::Io(error)
+                if error.kind() == io::ErrorKind::PermissionDenied && !watched.needed =>
+            {
+                debug!(path = %path.display(), "may not be watched, and is only polled");
+                Ok(())
+            }
+            ErrorKind::MaxFilesWatch => Err("no inotify watches are left: raise the sysctl \
+                                             fs.inotify.max_user_watches"
+                .into()),
+            ErrorKind::Io(error) => Err(format!("{} cannot be watched: {error}", path.display())),
+            _ => Err(format!("{} cannot be watched: {error}", path.display())),
+        }
     }
 
     /// Whether they are watches for this plan, and none is lost.
     pub(super) fn fit(&self, plan: &Plan) -> bool {
-        !self.lost && self.plan == *plan
+        self.listening() && !self.heard.lost.load(Ordering::Acquire) && self.heard.plan == *plan
     }
 
     /// Waits for an event that is of interest. Cancel-safe.
-    pub(super) async fn stirred(&mut self) {
-        loop {
-            let read = match self.queue.readable().await {
-                Ok(mut ready) => ready.try_io(|queue| {
-                    let judge = |number, events, name: Option<&OsStr>| {
-                        judge(self.paths_of(number), events, name)
-                    };
-                    read(queue.get_ref(), judge).map_err(io::Error::from)
-                }),
-                Err(error) => Ok(Err(error)),
-            };
-            let verdict = match read {
-                Ok(Ok(verdict)) => verdict,
-                // Another time.
-                Err(_) => Verdict::Nothing,
-                Ok(Err(error)) => {
-                    debug!(%error, "the queue cannot be read");
-                    Verdict::Lost
-                }
-            };
-            self.lost |= verdict == Verdict::Lost;
-            if verdict != Verdict::Nothing {
-                return;
-            }
+    pub(super) async fn stirred(&self) {
+        self.heard.stir.notified().await;
+    }
+
+    /// Whether notify's thread runs: it shares what is heard.
+    fn listening(&self) -> bool {
+        Arc::strong_count(&self.heard) > 1
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        let watcher = self.watcher.take();
+        if !self.listening() {
+            // It would panic. What leaks is a descriptor that wakes nobody.
+            std::mem::forget(watcher);
         }
     }
+}
 
-    fn paths_of(&self, number: i32) -> impl Iterator<Item = &Watched> {
-        let paths = self.paths.get(&number).into_iter().flatten();
-        paths.filter_map(|path| self.plan.directories.get(path))
+/// What notify's thread leaves for the task: however many events there were, that
+/// there were some.
+#[derive(Debug)]
+struct Heard {
+    plan: Plan,
+    lost: AtomicBool,
+    stir: Notify,
+}
+
+impl Heard {
+    fn hear(&self, event: notify::Result<Event>) {
+        match judge(&self.plan, &event) {
+            Verdict::Nothing => return,
+            Verdict::Changed => {}
+            Verdict::Lost => self.lost.store(true, Ordering::Release),
+        }
+        self.stir.notify_one();
     }
 }
 
-fn queue() -> io::Result<AsyncFd<OwnedFd>> {
-    let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    // SAFETY: an `OwnedFd` is open and the same descriptor until it is dropped,
-    // and the `AsyncFd`, which owns it, lends it as shared only.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
-}
-
-/// What events mean; the worse is the greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What an event means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Nothing,
     /// Something of interest changed.
@@ -140,44 +156,31 @@ enum Verdict {
     Lost,
 }
 
-/// Reads as many events as fit a buffer.
-fn read(
-    queue: &OwnedFd,
-    judge: impl Fn(i32, ReadFlags, Option<&OsStr>) -> Verdict,
-) -> Result<Verdict, Errno> {
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut reader = Reader::new(queue, &mut buffer);
-    let mut worst = Verdict::Nothing;
-    loop {
-        let event = reader.next()?;
-        let name = event.file_name().map(|it| OsStr::from_bytes(it.to_bytes()));
-        worst = worst.max(judge(event.wd(), event.events(), name));
-        if reader.is_buffer_empty() {
-            return Ok(worst);
-        }
-    }
-}
-
-fn judge<'w>(
-    mut watched: impl Iterator<Item = &'w Watched>,
-    events: ReadFlags,
-    name: Option<&OsStr>,
-) -> Verdict {
-    if events.intersects(LOST) {
+fn judge(plan: &Plan, event: &notify::Result<Event>) -> Verdict {
+    let Ok(event) = event else {
+        return Verdict::Lost;
+    };
+    let ends = matches!(
+        event.kind,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
+    );
+    let mut paths = event.paths.iter();
+    if event.need_rescan() || ends && paths.any(|it| plan.directories.contains_key(it)) {
         return Verdict::Lost;
     }
-    // An event without a name is one of the directory itself.
-    match watched.any(|it| name.is_none_or(|name| it.concerns(name))) {
+    match event.paths.iter().any(|it| plan.concerns(it)) {
         true => Verdict::Changed,
         false => Verdict::Nothing,
     }
 }
 
-fn no_instance(error: &io::Error) -> String {
-    match Errno::from_io_error(error) {
-        Some(Errno::MFILE) => "no inotify instances are left: raise the sysctl \
-                               fs.inotify.max_user_instances, or the limit of open files"
-            .into(),
+fn no_instance(error: &Error) -> String {
+    match &error.kind {
+        ErrorKind::Io(error) if Errno::from_io_error(error) == Some(Errno::MFILE) => {
+            "no inotify instances are left: raise the sysctl fs.inotify.max_user_instances, \
+             or the limit of open files"
+                .into()
+        }
         _ => format!("inotify cannot be used: {error}"),
     }
 }
@@ -185,8 +188,12 @@ fn no_instance(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
-    use std::time::Duration;
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+    use std::time::{Duration, Instant};
+
+    use notify::event::{AccessKind, AccessMode, CreateKind, Flag, MetadataKind};
+    use notify::event::{RemoveKind, RenameMode};
 
     use super::super::Target;
     use super::*;
@@ -195,7 +202,7 @@ mod tests {
         Plan::of(&Target::Repository(root.to_owned()))
     }
 
-    async fn stirred(watches: &mut Watches) -> bool {
+    async fn stirred(watches: &Watches) -> bool {
         let wait = Duration::from_secs(20);
         tokio::time::timeout(wait, watches.stirred()).await.is_ok()
     }
@@ -205,7 +212,17 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_is_a_change() {
         let root = tempfile::tempdir().unwrap();
-        let mut watches = Watches::set(plan(root.path())).unwrap();
+        let gate = Arc::new(Mutex::new(()));
+        let hear = {
+            let gate = Arc::clone(&gate);
+            move |heard: &Heard, event| {
+                drop(gate.lock());
+                heard.hear(event);
+            }
+        };
+        let watches = Watches::set_with(plan(root.path()), hear).unwrap();
+        // Not before they are set: the same thread sets them.
+        let closed = gate.lock().unwrap();
         let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
         let limit: usize = limit.trim().parse().unwrap();
         let names = ["a", "b"].map(|it| root.path().join(it));
@@ -214,7 +231,8 @@ mod tests {
         for turn in 0..limit {
             fs::rename(&names[turn % 2], &names[(turn + 1) % 2]).unwrap();
         }
-        assert!(stirred(&mut watches).await);
+        drop(closed);
+        assert!(stirred(&watches).await);
         assert!(!watches.fit(&plan(root.path())), "watches may be lost");
     }
 
@@ -225,69 +243,63 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("repo");
         fs::create_dir(&root).unwrap();
-        let mut watches = Watches::set(plan(&root)).unwrap();
+        let watches = Watches::set(plan(&root)).unwrap();
         assert!(watches.fit(&plan(&root)));
         fs::remove_dir(&root).unwrap();
         fs::create_dir(&root).unwrap();
         while watches.fit(&plan(&root)) {
-            assert!(stirred(&mut watches).await, "it is noticed");
+            assert!(stirred(&watches).await, "it is noticed");
         }
+    }
+
+    /// As it is where no thread can be started.
+    #[test]
+    fn without_its_thread_nothing_fits_and_nothing_panics() {
+        let root = tempfile::tempdir().unwrap();
+        let hear = |_: &Heard, _| panic!("this ends the thread, and is meant to");
+        let watches = Watches::set_with(plan(root.path()), hear).unwrap();
+        fs::write(root.path().join("summary"), "").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while watches.fit(&plan(root.path())) {
+            assert!(Instant::now() < deadline, "the thread does not end");
+            std::thread::yield_now();
+        }
+        drop(watches);
     }
 
     #[test]
     fn verdicts() {
-        let root = tempfile::tempdir().unwrap();
-        let plan = plan(root.path());
-        let verdict = |path: &Path, events, name: Option<&str>| {
-            let watched = plan.directories.get(path);
-            judge(watched.into_iter(), events, name.map(OsStr::new))
-        };
-        let parent = root.path().parent().unwrap();
-        let own_name = root.path().file_name().unwrap().to_str();
-        for (path, events, name, expected) in [
-            (
-                root.path(),
-                ReadFlags::MOVED_TO,
-                Some("summary"),
-                Verdict::Changed,
-            ),
-            (
-                root.path(),
-                ReadFlags::CLOSE_WRITE,
-                Some(".lock"),
-                Verdict::Changed,
-            ),
-            (
-                root.path(),
-                ReadFlags::CREATE,
-                Some("tmp"),
-                Verdict::Nothing,
-            ),
-            (root.path(), ReadFlags::ATTRIB, None, Verdict::Changed),
-            (root.path(), ReadFlags::MOVE_SELF, None, Verdict::Changed),
-            (root.path(), ReadFlags::UNMOUNT, None, Verdict::Lost),
-            (root.path(), ReadFlags::IGNORED, None, Verdict::Lost),
-            (parent, ReadFlags::MOVED_FROM, own_name, Verdict::Changed),
-            (parent, ReadFlags::CREATE, Some("summary"), Verdict::Nothing),
-            // A watch that is not known, as all are to a full queue.
-            (
-                Path::new("/nowhere"),
-                ReadFlags::MODIFY,
-                None,
-                Verdict::Nothing,
-            ),
-            (
-                Path::new("/nowhere"),
-                ReadFlags::QUEUE_OVERFLOW,
-                None,
-                Verdict::Lost,
-            ),
+        const WRITTEN: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        const MADE: EventKind = EventKind::Create(CreateKind::Any);
+        const GONE: EventKind = EventKind::Remove(RemoveKind::Any);
+        const META: EventKind = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+        const FROM: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        const TO: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("repo");
+        fs::create_dir(&root).unwrap();
+        let plan = plan(&root);
+        for (path, kind, expected) in [
+            (root.join("summary"), TO, Verdict::Changed),
+            (root.join("summary"), GONE, Verdict::Changed),
+            (root.join(".lock"), WRITTEN, Verdict::Changed),
+            (root.join("refs"), MADE, Verdict::Changed),
+            (root.join("tmp"), MADE, Verdict::Nothing),
+            (root.join("tmp"), FROM, Verdict::Nothing),
+            (root.clone(), META, Verdict::Changed),
+            // Moved, removed or unmounted.
+            (root.clone(), FROM, Verdict::Lost),
+            (root.clone(), GONE, Verdict::Lost),
+            (parent.path().join("beside"), GONE, Verdict::Nothing),
+            (parent.path().join("summary"), MADE, Verdict::Nothing),
+            (PathBuf::from("/nowhere/summary"), MADE, Verdict::Nothing),
         ] {
-            assert_eq!(
-                verdict(path, events, name),
-                expected,
-                "{path:?} {events:?} {name:?}"
-            );
+            let event = Event::new(kind).add_path(path);
+            assert_eq!(judge(&plan, &Ok(event.clone())), expected, "{event:?}");
         }
+        let full = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert_eq!(judge(&plan, &Ok(full)), Verdict::Lost);
+        assert_eq!(judge(&plan, &Err(Error::generic(""))), Verdict::Lost);
     }
 }

@@ -15,7 +15,8 @@
 //! is the interval alone.
 //!
 //! The kernel does not tell of a directory that is mounted over, nor this module
-//! of one further up that is renamed. So the interval ticks in any case.
+//! of one further up that is renamed, or of a file that is written to before it
+//! is closed. So the interval ticks in any case.
 
 mod file_system;
 mod inotify;
@@ -249,7 +250,7 @@ impl Observer {
         if mem::take(&mut self.unsettled) {
             return;
         }
-        match &mut self.watches {
+        match &self.watches {
             Some(watches) => watches.stirred().await,
             None => pending().await,
         }

@@ -48,7 +48,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Whether a change of an entry is of interest.
-    pub(super) fn concerns(&self, name: &OsStr) -> bool {
+    fn concerns(&self, name: &OsStr) -> bool {
         match &self.interest {
             Interest::All => true,
             Interest::Names(names) => names.contains(name),
@@ -84,6 +84,22 @@ impl Plan {
             Target::Files(paths) => paths.iter().for_each(|path| plan.file(path)),
         }
         plan
+    }
+
+    /// Whether a change of `path` is of interest: of a directory itself, or of an
+    /// entry. A directory that is bound to several places is told of by one.
+    pub(super) fn concerns(&self, path: &Path) -> bool {
+        if self.directories.contains_key(path) {
+            return true;
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return false;
+        };
+        let told = self.directories.get(parent);
+        told.is_some_and(|told| {
+            let mut same = self.directories.values();
+            same.any(|it| it.identity == told.identity && it.concerns(name))
+        })
     }
 
     fn repository(&mut self, path: &Path) {
