@@ -32,7 +32,8 @@ const LINKS: usize = 40;
 pub(super) struct Plan {
     /// By their paths, which are absolute and without symbolic links.
     pub(super) directories: BTreeMap<PathBuf, Watched>,
-    /// Those whose file system must tell of changes.
+    /// Those whose file system must tell of changes: where what is watched is, or
+    /// where the way to it ends, if it is yet to come.
     pub(super) homes: Vec<PathBuf>,
 }
 
@@ -141,6 +142,7 @@ impl Plan {
                         self.names(&at, [name], false);
                         links += 1;
                         if links > LINKS {
+                            self.homes.push(at);
                             return None;
                         }
                         parts(&target).rev().for_each(|it| todo.push_front(it));
@@ -154,6 +156,7 @@ impl Plan {
                     }
                     Err(_) => {
                         self.names(&at, [name], false);
+                        self.homes.push(at);
                         return None;
                     }
                 },
