@@ -1,5 +1,5 @@
 //! Noticing changes where the kernel does not tell of them, or refuses to: each
-//! test runs once more in namespaces of its own.
+//! test runs once more in a process of its own, most of them in namespaces.
 
 #![cfg(feature = "real-clients")]
 
@@ -21,29 +21,74 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Set for the test that runs inside.
 const INSIDE: &str = "OSTREE_SERVE_TEST_INSIDE";
 
-/// Runs a story as root of namespaces of its own.
-fn in_namespaces<F: Future<Output = ()>>(test: &str, story: impl FnOnce(PathBuf) -> F) {
-    unshared(&["--user", "--map-root-user", "--mount"], test, story);
+/// How to become root of a user namespace of its own, which has limits of its own.
+const USER: &[&str] = &["unshare", "--user", "--map-root-user", "--mount"];
+
+/// The same for who is root already, where user namespaces are forbidden; enough
+/// to mount.
+const MOUNT: &[&str] = &["unshare", "--mount"];
+
+/// Runs a story where it may mount.
+fn mounting<F: Future<Output = ()>>(test: &str, story: impl FnOnce(PathBuf) -> F) {
+    begun_by(test, story, || first_allowed(&[USER, MOUNT]));
 }
 
-fn unshared<F: Future<Output = ()>>(
-    namespaces: &[&str],
+/// Runs a story where it may set limits. Never without a user namespace: they
+/// would be the machine's.
+fn limiting<F: Future<Output = ()>>(test: &str, story: impl FnOnce(PathBuf) -> F) {
+    begun_by(test, story, || first_allowed(&[USER]));
+}
+
+/// Runs a story with the rights of files' owners only, even as root.
+fn unprivileged<F: Future<Output = ()>>(test: &str, story: impl FnOnce(PathBuf) -> F) {
+    const OWNER: &[&str] = &["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+    begun_by(test, story, || match rustix::process::geteuid().is_root() {
+        true => OWNER,
+        false => &["env"],
+    });
+}
+
+/// Runs a story in a process of its own, which this command begins.
+fn begun_by<F: Future<Output = ()>>(
     test: &str,
     story: impl FnOnce(PathBuf) -> F,
+    command: impl FnOnce() -> &'static [&'static str],
 ) {
     if std::env::var_os(INSIDE).is_some() {
         let place = TempDir::new_in("/dev/shm").unwrap();
         let runtime = ostree_serve::daemon::runtime().unwrap();
         return runtime.block_on(story(place.path().to_owned()));
     }
-    let output = Program::new("unshare")
-        .args(namespaces)
-        .arg("--")
+    let command = command();
+    let output = Program::new(command[0])
+        .args(&command[1..])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
         .run();
     assert!(output.stdout.contains("1 passed"), "{output:?}");
+}
+
+/// The first of these commands that may begin another.
+fn first_allowed(commands: &[&'static [&'static str]]) -> &'static [&'static str] {
+    let mut said = String::new();
+    for command in commands {
+        let (status, output) = Program::new(command[0])
+            .args(&command[1..])
+            .arg("true")
+            .finish();
+        if status.success() {
+            return command;
+        }
+        said += &output.stderr;
+    }
+    panic!(
+        "namespaces are forbidden here, and this test cannot do without: {said}\
+         Allow them to all users (sysctl user.max_user_namespaces above 0, \
+         kernel.apparmor_restrict_unprivileged_userns=0), or to a container \
+         (docker run --cap-add=SYS_ADMIN --security-opt seccomp=unconfined \
+         --security-opt apparmor=unconfined)"
+    );
 }
 
 fn mount(arguments: &[&str], at: &Path) {
@@ -79,7 +124,7 @@ fn polls(means: &Means) -> bool {
 
 #[test]
 fn lower_layers_are_polled() {
-    in_namespaces("lower_layers_are_polled", |place| async move {
+    mounting("lower_layers_are_polled", |place| async move {
         let [lower, upper, work, repo] =
             ["lower", "upper", "work", "repo"].map(|it| place.join(it));
         for directory in [&lower, &upper, &work, &repo] {
@@ -102,6 +147,9 @@ fn lower_layers_are_polled() {
             repo.display()
         );
         assert_eq!(means, expected);
+        // What is yet to come can come from below as well.
+        let later = self::watch(&repo.join("later")).means();
+        assert_eq!(later.to_string(), expected);
 
         fs::write(lower.join("summary"), "new").unwrap();
         told(&mut watch, Cause::Poll).await;
@@ -112,7 +160,7 @@ fn lower_layers_are_polled() {
 /// The new file system has the numbers of the old one, and none of its watches.
 #[test]
 fn what_is_mounted_again_is_watched_again() {
-    in_namespaces(
+    mounting(
         "what_is_mounted_again_is_watched_again",
         |place| async move {
             mount(&["-t", "tmpfs", "none"], &place);
@@ -130,9 +178,29 @@ fn what_is_mounted_again_is_watched_again() {
     );
 }
 
+/// The kernel has one watch for both, and notify one name.
+#[test]
+fn a_directory_may_be_bound_to_two_places() {
+    mounting(
+        "a_directory_may_be_bound_to_two_places",
+        |place| async move {
+            let [one, two] = ["one", "two"].map(|it| place.join(it));
+            fs::create_dir(&one).unwrap();
+            fs::create_dir(&two).unwrap();
+            mount(&["--bind", one.to_str().unwrap()], &two);
+            let files = [one.join("cert"), two.join("key")];
+            let mut watch = Watch::files(&files, Notice::Automatic, INTERVAL);
+            for file in &files {
+                fs::write(file, "new").unwrap();
+                told(&mut watch, Cause::Event).await;
+            }
+        },
+    );
+}
+
 #[test]
 fn without_watches_it_polls_and_says_why() {
-    in_namespaces(
+    limiting(
         "without_watches_it_polls_and_says_why",
         |place| async move {
             let limit = |name: &str, value: &str| {
@@ -157,10 +225,9 @@ fn without_watches_it_polls_and_says_why() {
     );
 }
 
-/// As nobody, even where the tests run as root.
 #[test]
 fn what_may_not_be_listed() {
-    unshared(&["--user"], "what_may_not_be_listed", |place| async move {
+    unprivileged("what_may_not_be_listed", |place| async move {
         let allow = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
@@ -186,7 +253,7 @@ fn what_may_not_be_listed() {
 
 #[test]
 fn a_watch_that_is_dropped_leaves_nothing() {
-    in_namespaces(
+    unprivileged(
         "a_watch_that_is_dropped_leaves_nothing",
         |place| async move {
             let queues = || {
