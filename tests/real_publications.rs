@@ -7,12 +7,13 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -22,7 +23,9 @@ use std::time::{Duration, Instant};
 use common::client::{Client, connect};
 use common::command::{Output, Program};
 use common::process::Process;
-use common::publisher::{BRANCH, Follower, History, Publisher, Remote, Tally, while_pulling};
+use common::publisher::{
+    BRANCH, Follower, History, Publisher, Remote, Tally, add_remote, init, ostree, while_pulling,
+};
 use common::transport::{Traffic, Transport};
 use common::{Setup, TestServer, wait_for};
 use ostree_serve::format::signatures::Signatures;
@@ -94,6 +97,230 @@ fn deltas_and_prunes_under_pulling_clients() {
     crowd.arrive(&publisher.history.last());
 }
 
+/// A mirror writes the summary first and the objects after it.
+#[test]
+fn a_mirror_that_is_pulled_into_under_pulling_clients() {
+    const ROUNDS: usize = 40;
+    let _alone = alone();
+    let publisher = Publisher::new(2000);
+    let upstream = Setup::new().repo("/repo", &publisher.repo()).start();
+    let directory = TempDir::new().unwrap();
+    let mirror = directory.path().join("repo");
+    init(&mirror, "archive");
+    add_remote(&mirror, &remote(&upstream), &publisher.key.public());
+    let pull = || ostree(&mirror, &["pull", "--mirror", "demo"]).run();
+    pull();
+    let crowd = Crowd::of(&mirror, &publisher, 8);
+    let tally = crowd.pull_while(&publisher.history, || {
+        for _ in 0..ROUNDS {
+            publisher.publish();
+            pull();
+        }
+        wait_until_summary_names(&upstream, &publisher.history.last());
+        pull();
+    });
+    assert!(tally.seen.len() > ROUNDS / 5, "{}", tally.seen.len());
+    crowd.arrive(&publisher.history.last());
+}
+
+/// What was tried out in one repository is copied into the one that is served,
+/// and that one's old commits are pruned.
+#[test]
+fn promotions_under_pulling_clients() {
+    const ROUNDS: usize = 40;
+    let _alone = alone();
+    let publisher = Publisher::new(2000);
+    let directory = TempDir::new().unwrap();
+    let served = directory.path().join("repo");
+    init(&served, "archive");
+    let promote = || {
+        let source = publisher.repo();
+        ostree(&served, &["pull-local"])
+            .arg(source)
+            .arg(BRANCH)
+            .run();
+        let summary = ostree(&served, &["summary", "--update"]);
+        summary.args(publisher.key.signature()).run();
+    };
+    promote();
+    let crowd = Crowd::of(&served, &publisher, 8);
+    let tally = crowd.pull_while(&publisher.history, || {
+        for _ in 0..ROUNDS {
+            // pull-local believes the summary of what it pulls from.
+            publisher.publish();
+            promote();
+            ostree(&served, &["prune", "--refs-only", "--depth=0"]).run();
+        }
+    });
+    assert!(tally.seen.len() > ROUNDS / 5, "{}", tally.seen.len());
+    crowd.arrive(&publisher.history.last());
+}
+
+/// flatpak's repositories have an index beside the summary, and its own updater
+/// prunes.
+#[test]
+fn flatpak_updates_under_pulling_clients() {
+    const ROUNDS: usize = 12;
+    const CLIENTS: usize = 4;
+    let _alone = alone();
+    let publisher = FlatpakPublisher::new();
+    let servers = Transport::TLS.map(|transport| {
+        let setup = Setup::new().limit("handshake = \"1m\"");
+        transport.start(setup.repo("/repo", &publisher.repo()))
+    });
+    let clients: Vec<_> = servers
+        .iter()
+        .cycle()
+        .take(CLIENTS)
+        .map(|server| FlatpakClient::new(server, &publisher))
+        .collect();
+    let is_over = AtomicBool::new(false);
+    let updates = AtomicUsize::new(0);
+    let versions = Mutex::new(BTreeSet::new());
+    let follow = |client: &FlatpakClient| {
+        let mut last = 1;
+        while !is_over.load(Relaxed) {
+            client.run(&["update", "--appstream", "example"]);
+            client.run(&["remote-ls", "example"]);
+            client.run(&["update", "--noninteractive"]);
+            let version = client.version();
+            assert!(version >= last, "{version} after {last}");
+            last = version;
+            versions.lock().unwrap().insert(version);
+            updates.fetch_add(1, Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .iter()
+            .map(|client| scope.spawn(|| follow(client)))
+            .collect();
+        for version in 2..2 + ROUNDS {
+            publisher.publish(version);
+        }
+        is_over.store(true, Relaxed);
+        threads.into_iter().for_each(|it| it.join().unwrap());
+    });
+    let (updates, versions) = (updates.into_inner(), versions.into_inner().unwrap());
+    eprintln!("{updates} updates, versions {versions:?}");
+    assert!(versions.len() > 3, "{versions:?}");
+    for client in &clients {
+        wait_for("the last version", || {
+            client.run(&["update", "--noninteractive"]);
+            (client.version() == 1 + ROUNDS).then_some(())
+        });
+    }
+}
+
+const APPLICATION: &str = "org.example.Hello";
+
+/// What `tests/fixtures/make-flatpak-repository` makes, and further versions of
+/// its application.
+struct FlatpakPublisher {
+    directory: TempDir,
+}
+
+impl FlatpakPublisher {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let calls = ["flatpak", "ostree", "gpg", "gpgconf", "openssl"];
+        let script = Program::fixture("make-flatpak-repository", &calls);
+        script.arg(directory.path()).run();
+        Self { directory }
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.directory.path().join("repo")
+    }
+
+    /// Commits the next version, and updates the repository as flatpak does,
+    /// which prunes all that nothing refers to.
+    fn publish(&self, version: usize) {
+        let script = "
+            export GNUPGHOME=$PWD/gnupg
+            key=$(gpg --batch --quiet --with-colons --list-keys |
+                awk -F: '$1 == \"fpr\" { print $10; exit }')
+            runtime=org.example.Platform/$(flatpak --default-arch)/1
+            mkdir -p app/files/bin app/export
+            printf '[Application]\\nname=org.example.Hello\\nruntime=%s\\nsdk=%s\\ncommand=hello\\n' \
+                $runtime $runtime >app/metadata
+            printf '#!/bin/sh\\necho %s\\n' $VERSION >app/files/bin/hello
+            chmod 755 app/files/bin/hello
+            flatpak build-export --gpg-sign=$key --no-update-summary --disable-fsync \
+                --subject=$VERSION repo app stable
+            flatpak build-update-repo --gpg-sign=$key --generate-static-deltas \
+                --prune --prune-depth=0 repo";
+        let sh = Program::new("sh").args(["-euc", script]);
+        sh.env("VERSION", version.to_string())
+            .current_dir(self.directory.path())
+            .run();
+    }
+}
+
+/// A user with an installation, who verifies every signature.
+struct FlatpakClient {
+    home: TempDir,
+    certificate: PathBuf,
+}
+
+impl FlatpakClient {
+    /// One who has the application.
+    fn new(server: &TestServer, publisher: &FlatpakPublisher) -> Self {
+        let client = Self {
+            home: TempDir::new().unwrap(),
+            certificate: server.certificate(),
+        };
+        let key = publisher.directory.path().join("key.gpg");
+        let key = format!("--gpg-import={}", key.display());
+        let url = format!("{}/repo", server.url());
+        client.run(&["remote-add", &key, "example", &url]);
+        client.run(&["install", "--noninteractive", "example", APPLICATION]);
+        client
+    }
+
+    /// Runs a subcommand; panics if it fails.
+    fn run(&self, args: &[&str]) -> Output {
+        let (subcommand, rest) = args.split_first().unwrap();
+        let places = [
+            ("HOME", "home"),
+            ("XDG_DATA_HOME", "data"),
+            ("XDG_CACHE_HOME", "cache"),
+            ("XDG_CONFIG_HOME", "config"),
+            ("XDG_RUNTIME_DIR", "run"),
+            ("FLATPAK_USER_DIR", "user"),
+            // The machine's own, which flatpak looks at even for a user.
+            ("FLATPAK_SYSTEM_DIR", "system"),
+            ("FLATPAK_SYSTEM_CACHE_DIR", "system-cache"),
+            ("FLATPAK_CONFIG_DIR", "system-config"),
+        ];
+        let mut program = Program::fixture("with-ca", &["bwrap", "flatpak"])
+            .arg(&self.certificate)
+            .args(["flatpak", subcommand, "--user"])
+            .args(rest)
+            .env("DBUS_SESSION_BUS_ADDRESS", "disabled:");
+        for (name, directory) in places {
+            let directory = self.home.path().join(directory);
+            fs::create_dir_all(&directory).unwrap();
+            program = program.env(name, directory);
+        }
+        let output = program.run();
+        // `update` goes on after a failure, and tells of it.
+        assert!(!output.stderr.contains("rror"), "{args:?}: {output:?}");
+        output
+    }
+
+    /// Which version is installed, as its commit says.
+    fn version(&self) -> usize {
+        let info = self.run(&["info", APPLICATION]).stdout;
+        let subject = info
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Subject: "))
+            .unwrap_or_else(|| panic!("{info}"));
+        // The first one says more than its number.
+        subject.trim_start_matches("Version ").parse().unwrap()
+    }
+}
+
 /// Whoever prunes right after an update gives nobody the time to look: what a
 /// client that has the old summary will ask for is kept before.
 #[test]
@@ -146,7 +373,8 @@ fn writers_that_are_killed_halfway() {
         generate.arg(BRANCH)
     };
     let prune = |publisher: &Publisher| publisher.ostree(&["prune", "--refs-only", "--depth=0"]);
-    let steps: [(&str, &dyn Fn(&Publisher) -> Program, usize); 4] = [
+    type Step<'a> = (&'a str, &'a dyn Fn(&Publisher) -> Program, usize);
+    let steps: [Step<'_>; 4] = [
         ("commit", &Publisher::commit_program, 10),
         ("summary", &Publisher::summary_program, 3),
         ("static-delta", &delta, 2),

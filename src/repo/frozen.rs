@@ -122,7 +122,7 @@ pub fn parse_frozen(bytes: &[u8], directory: Arc<Directory>) -> Result<(Hold, Ge
         published: UNIX_EPOCH + Duration::from_secs(header.published),
         directory,
         config: config.ok_or("it has no `config`")?,
-        deltas: documents.deltas(),
+        listed: documents.listed(),
         documents,
         refs,
         named,

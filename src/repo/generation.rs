@@ -13,7 +13,7 @@ use super::Found;
 use super::deltas;
 use super::period::Period;
 use crate::files::{Content, Directory};
-use crate::format::summary::Summary;
+use crate::format::summary::{Ref, StaticDelta, Summary};
 use crate::resource::{Checksum, RefName, Resource, RootDocument};
 
 /// The mutable documents of a repository as they belong together. It never
@@ -30,8 +30,8 @@ pub struct Generation {
     pub config: Document,
     /// `summary`, its signature, `summary.idx`, its signature.
     pub documents: RootDocuments,
-    /// The SHA-256 of each delta's superblock that the summary lists.
-    pub deltas: HashMap<deltas::Name, Checksum>,
+    /// What the summary lists.
+    pub listed: Listed,
     /// What each ref points at, by its name below `refs/`.
     pub refs: BTreeMap<Box<str>, Checksum>,
     /// Sub-summaries and signatures of indexes, which have digests for names.
@@ -43,6 +43,16 @@ pub struct Generation {
     pub commits: HashSet<Checksum>,
     /// The commits that they name, and that are not.
     pub dangling: HashSet<Checksum>,
+}
+
+/// What a summary lists.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// The commit of each ref, by its name below `refs/`. The refs themselves
+    /// may be ahead of it, or behind.
+    pub tips: BTreeMap<Box<str>, Checksum>,
+    /// The SHA-256 of each delta's superblock.
+    pub deltas: HashMap<deltas::Name, Checksum>,
 }
 
 /// What is there and cannot be read.
@@ -106,12 +116,17 @@ impl RootDocuments {
             .filter_map(|name| Some((name, self.get(name)?)))
     }
 
-    /// The SHA-256 of each delta's superblock that the summary lists.
-    pub fn deltas(&self) -> HashMap<deltas::Name, Checksum> {
+    /// What the summary lists; nothing if there is none.
+    pub fn listed(&self) -> Listed {
         let summary = self.get(RootDocument::Summary);
         let summary = summary.and_then(|it| Summary::parse(&it.bytes).ok());
-        let deltas = summary.into_iter().flat_map(|it| it.deltas);
-        deltas.map(|it| ((it.from, it.to), it.superblock)).collect()
+        let summary = summary.unwrap_or_default();
+        let tip = |it: Ref| (format!("heads/{}", it.name).into(), it.commit);
+        let delta = |it: StaticDelta| ((it.from, it.to), it.superblock);
+        Listed {
+            tips: summary.refs.into_iter().map(tip).collect(),
+            deltas: summary.deltas.into_iter().map(delta).collect(),
+        }
     }
 
     /// Puts a document in its place, or takes it away.
@@ -157,6 +172,19 @@ impl Generation {
         self.config.digest == other.config.digest
             && documents(self) == documents(other)
             && self.refs == other.refs
+    }
+
+    /// The commits that refs and summary name, each with the ref's name below
+    /// `refs/`.
+    pub fn tips(&self) -> impl Iterator<Item = (&str, Checksum)> {
+        let tips = self.refs.iter().chain(&self.listed.tips);
+        tips.map(|(name, commit)| (&**name, *commit))
+    }
+
+    /// The commit that a client of this ref gets.
+    pub fn tip(&self, name: &str) -> Option<Checksum> {
+        let tip = self.listed.tips.get(name).or_else(|| self.refs.get(name));
+        tip.copied()
     }
 
     /// Whether its summary is signed.

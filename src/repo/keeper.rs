@@ -215,7 +215,7 @@ impl Keeper {
             published: SystemTime::now(),
             directory: Arc::clone(&seen.directory),
             config: material.config?,
-            deltas: documents.deltas(),
+            listed: documents.listed(),
             documents,
             refs: seen.refs(),
             named,

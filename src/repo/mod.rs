@@ -209,20 +209,19 @@ impl Repo {
     /// Keeps what clients of the new generation will ask for, for somebody may
     /// prune it right after the next one.
     fn prepare(&self, old: &Generation, new: &Generation) {
-        for (name, commit) in &new.refs {
-            let predecessor = old.refs.get(name).copied();
-            if predecessor != Some(*commit) {
-                self.grace.prepare(&new.directory, *commit, predecessor);
-            }
+        let is_new =
+            |commit: &Checksum| new.commits.contains(commit) && !old.commits.contains(commit);
+        for (name, commit) in new.tips().filter(|(_, commit)| is_new(commit)) {
+            self.grace.prepare(&new.directory, commit, old.tip(name));
         }
     }
 
     /// Keeps all that a held generation names: it may be served for long, and
     /// pruned meanwhile.
     fn prepare_whole(&self, held: &Generation) {
-        let commits: HashSet<_> = held.refs.values().collect();
+        let commits: HashSet<_> = held.tips().map(|(_, commit)| commit).collect();
         for commit in commits {
-            self.grace.prepare(&held.directory, *commit, None);
+            self.grace.prepare(&held.directory, commit, None);
         }
     }
 
@@ -248,8 +247,8 @@ impl Repo {
     /// prunes it.
     fn retire(&self, old: &Generation, new: &Generation, now: Instant) {
         let is_gone = |commit: &Checksum| !new.commits.contains(commit);
-        let tips = old.refs.iter().filter(|(_, commit)| is_gone(commit));
-        let tips = tips.map(|(name, commit)| (*commit, new.refs.get(name).copied()));
+        let tips = old.tips().filter(|(_, commit)| is_gone(commit));
+        let tips = tips.map(|(name, commit)| (commit, new.tip(name)));
         let tips: HashMap<_, _> = tips.collect();
         for commit in old.commits.iter().filter(|commit| is_gone(commit)) {
             let successor = tips.get(commit).copied().flatten();
@@ -466,7 +465,7 @@ impl Repo {
             return Ok(Some(told));
         }
         let generation = self.generation_of(visitor).await;
-        let listed = generation.and_then(|it| it.deltas.get(&name).copied());
+        let listed = generation.and_then(|it| it.listed.deltas.get(&name).copied());
         if listed.is_some() {
             return Ok(listed);
         }

@@ -229,6 +229,17 @@ pub struct Remote {
     pub certificate: Option<PathBuf>,
 }
 
+/// Adds a remote `demo` whose every signature is verified.
+pub fn add_remote(repo: &Path, remote: &Remote, key: &Path) {
+    let certificate = remote.certificate.iter();
+    ostree(repo, &["remote", "add"])
+        .args(["--set=gpg-verify=true", "--set=gpg-verify-summary=true"])
+        .arg(format!("--gpg-import={}", key.display()))
+        .args(certificate.map(|it| format!("--set=tls-ca-path={}", it.display())))
+        .args(["demo", &remote.url])
+        .run();
+}
+
 /// A client that follows the branch and verifies every signature.
 pub struct Follower {
     directory: TempDir,
@@ -252,13 +263,7 @@ impl Follower {
         let repo = self.repo();
         _ = fs::remove_dir_all(&repo);
         init(&repo, "bare-user-only");
-        let certificate = self.remote.certificate.iter();
-        ostree(&repo, &["remote", "add"])
-            .args(["--set=gpg-verify=true", "--set=gpg-verify-summary=true"])
-            .arg(format!("--gpg-import={}", self.key.display()))
-            .args(certificate.map(|it| format!("--set=tls-ca-path={}", it.display())))
-            .args(["demo", &self.remote.url])
-            .run();
+        add_remote(&repo, &self.remote, &self.key);
     }
 
     fn repo(&self) -> PathBuf {
