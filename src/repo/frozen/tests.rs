@@ -1,4 +1,5 @@
 use super::*;
+use crate::repo::generation::Listed;
 use crate::resource::RootDocument;
 
 fn directory() -> Arc<Directory> {
@@ -42,7 +43,7 @@ fn generation() -> Generation {
         documents,
         refs: names.map(|name| (name.into(), commit)).into(),
         named: HashMap::from([(Resource::IndexSignature { digest }, Arc::new(named))]),
-        deltas: HashMap::new(),
+        listed: Listed::default(),
         unreadable: Unreadable::default(),
         commits: HashSet::new(),
         dangling: HashSet::new(),

@@ -25,7 +25,7 @@ fn generation(number: u64) -> Arc<Generation> {
         documents: RootDocuments::default(),
         refs: BTreeMap::new(),
         named: HashMap::from([(name(number), named)]),
-        deltas: HashMap::new(),
+        listed: Listed::default(),
         unreadable: Unreadable::default(),
         commits: HashSet::new(),
         dangling: HashSet::new(),
