@@ -347,16 +347,12 @@ impl Kind {
     ];
 
     fn of(stderr: &str) -> Self {
-        let error = stderr
-            .lines()
-            .filter(|line| line.starts_with("error:"))
-            .collect::<String>();
+        // What gpg says is on further lines.
+        let error = stderr.find("\nerror:").map_or(stderr, |at| &stderr[at..]);
         let says = |text: &str| error.contains(text);
         match () {
             () if says("BAD signature") => Self::BadSignature,
-            () if says("no summary signatures found") || says("no signatures found") => {
-                Self::NoSignature
-            }
+            () if says("signatures found") || says("no summary.sig found") => Self::NoSignature,
             () if says("404") => Self::NotFound,
             () => Self::Other,
         }
