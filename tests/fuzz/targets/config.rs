@@ -32,7 +32,12 @@ fuzz_target!(|text: &str| {
         assert!(!others.iter().any(|other| other.overlaps(address)));
     }
 
-    let mounts: Vec<_> = config.repos.iter().map(|it| &it.mount).chain(&config.statics).collect();
+    let mounts: Vec<_> = config
+        .repos
+        .iter()
+        .map(|it| &it.mount)
+        .chain(&config.statics)
+        .collect();
     assert!(!mounts.is_empty());
     for (number, mount) in mounts.iter().enumerate() {
         let others = &mounts[..number];
