@@ -9,7 +9,7 @@ use std::fs;
 
 use common::command::Program;
 use common::transport::{Transport, over_each};
-use common::{Setup, TestRepo, TestServer};
+use common::{Setup, TestRepo, TestServer, pattern, summary_with, wait_until_published};
 use tempfile::TempDir;
 
 #[test]
@@ -78,7 +78,10 @@ fn condition() {
         fs::write(&tag, "").unwrap();
         assert_eq!(ask(), fixture.outcome(200));
         assert_eq!(ask(), fixture.outcome(304));
-        fs::write(fixture.repo.file("summary"), "changed").unwrap();
+        fs::remove_file(fixture.repo.file("summary.sig")).unwrap();
+        let changed = summary_with(&pattern(100_000));
+        fs::write(fixture.repo.file("summary"), changed).unwrap();
+        wait_until_published(&fixture.server, "/repo", &fixture.repo.path());
         assert_eq!(ask(), fixture.outcome(200));
         assert_eq!(ask(), fixture.outcome(304));
     });
@@ -120,7 +123,10 @@ impl Fixture {
     fn new(transport: Transport) -> Self {
         let repo = TestRepo::new();
         // With both protocols offered, it is curl that chooses one.
-        let server = Setup::new().repo("/repo", &repo.path()).start();
+        let server = Setup::new()
+            .repo("/repo", &repo.path())
+            .repo_line("hold_unsigned = \"100ms\"")
+            .start();
         Self {
             transport,
             repo,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use common::command::{Output, Program};
 use common::transport::{Traffic, Transport, over_each};
-use common::{Setup, TestServer};
+use common::{Setup, TestServer, wait_until_published};
 use tempfile::TempDir;
 
 const APPLICATION: &str = "org.example.Hello";
@@ -40,6 +40,7 @@ fn install_and_update() {
         client.assert_installed(&publisher, 1);
 
         publisher.update();
+        wait_until_published(&server, "/repo", &publisher.repo());
         let updated = client.fetch(&["update", NO_QUESTIONS]);
         // What is new in the list of everything, and in the application: of a
         // delta's name, only that which has two commits in it has a hyphen.

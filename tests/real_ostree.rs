@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use common::command::{Output, Program};
 use common::transport::{Traffic, Transport, over_each};
-use common::{Setup, TIP, TestRepo, TestServer, pattern};
+use common::{Setup, TIP, TestRepo, TestServer, pattern, wait_until_published};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
@@ -298,6 +298,7 @@ fn an_update_while_serving() {
 
         for version in ["2", "3"] {
             let commit = source.publish(version);
+            wait_until_published(&server, "/repo", &source.repo());
             client.pull(&[STABLE]);
             client.assert_holds(STABLE, &commit);
             let content = client.ostree(&["cat", &format!("demo:{STABLE}"), "/version"]);
@@ -366,6 +367,7 @@ fn a_mirror_that_lacks_objects() {
         let lists = TempDir::new().unwrap();
         let setup = Setup::new()
             .repo("/lacking", &lacking.path())
+            .repo_line("hold_unsigned = \"100ms\"")
             .repo("/whole", &repo.path())
             .statics("/lists", lists.path());
         let server = transport.start(setup);
@@ -392,6 +394,7 @@ fn a_mirror_that_lacks_objects() {
         for name in ["summary", "summary.sig"] {
             fs::remove_file(lacking.file(name)).unwrap();
         }
+        wait_until_published(&server, "/lacking", &lacking.path());
         let traffic = client.pull(&[STABLE]);
         client.assert_holds(STABLE, TIP);
         let asked = traffic.requests.iter().map(String::as_str);

@@ -394,6 +394,22 @@ impl Drop for TestServer {
     }
 }
 
+/// Waits until what is in a repository's directory is what is served of it.
+pub fn wait_until_published(server: &TestServer, prefix: &str, repo: &Path) {
+    let names = ["summary", "summary.sig", "summary.idx"];
+    wait_for("the directory's state to be published", || {
+        let mut client = client::Client::plain(server);
+        let is_served = |name: &&str| {
+            let reply = client.get(&format!("{prefix}/{name}"));
+            match fs::read(repo.join(name)) {
+                Ok(bytes) => reply.status == 200 && reply.body == bytes,
+                Err(_) => reply.status == 404,
+            }
+        };
+        names.iter().all(is_served).then_some(())
+    });
+}
+
 /// Waits until `condition` gives something; panics after a generous while.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
