@@ -177,7 +177,11 @@ fn no_transfer_notices() {
     repo.truncate(&large, LARGE);
     let small = repo.plant_object(SMALL);
     let content = pattern(SMALL);
-    let setup = Setup::new().repo("/repo", &repo.path()).own_certificate();
+    // What was served stays open for the grace, which is not to last here.
+    let setup = Setup::new()
+        .repo("/repo", &repo.path())
+        .repo_line("grace = \"1s\"\npoll = \"1s\"")
+        .own_certificate();
     Pair::new(0x1000).put(setup.directory());
     let server = Process::start(setup);
     let directory = server.directory().to_owned();

@@ -89,23 +89,28 @@ impl Grace {
     }
 
     /// Keeps what the commit `old` has and `new` has not, as far as it is there
-    /// and the bounds reach. Gives how many objects that were. May wait for the
-    /// disk.
+    /// and the bounds reach. May wait for the disk.
     pub fn retire(
         &self,
         directory: &Directory,
         old: Checksum,
         new: Option<Checksum>,
         now: Instant,
-    ) -> usize {
-        self.walk(directory, old, new, Some(now + self.grace.get()))
+        budget: &mut Budget,
+    ) {
+        self.walk(directory, old, new, Some(now + self.grace.get()), budget);
     }
 
     /// Keeps what the published commit `new` has and `old` has not, as far as the
-    /// bounds reach, until it is retired. Gives how many objects that were. May
-    /// wait for the disk.
-    pub fn prepare(&self, directory: &Directory, new: Checksum, old: Option<Checksum>) -> usize {
-        self.walk(directory, new, old, None)
+    /// bounds reach, until it is retired. May wait for the disk.
+    pub fn prepare(
+        &self,
+        directory: &Directory,
+        new: Checksum,
+        old: Option<Checksum>,
+        budget: &mut Budget,
+    ) {
+        self.walk(directory, new, old, None, budget);
     }
 
     fn walk(
@@ -114,16 +119,21 @@ impl Grace {
         commit: Checksum,
         other: Option<Checksum>,
         until: Option<Instant>,
-    ) -> usize {
+        budget: &mut Budget,
+    ) {
         let mut walk = Walk {
             grace: self,
             directory,
             until,
             seen: HashSet::new(),
-            count: 0,
+            budget,
         };
         walk.commit(commit, other);
-        walk.count
+    }
+
+    /// For the commits of one publication together.
+    pub fn budget(&self) -> Budget {
+        Budget(self.most)
     }
 
     fn insert(
@@ -142,6 +152,18 @@ impl Grace {
     }
 }
 
+/// How many objects may still be opened. However much is published at a time, no
+/// more is opened than is kept.
+#[derive(Debug)]
+pub struct Budget(usize);
+
+impl Budget {
+    /// Whether nothing more may be opened.
+    pub fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// Where two trees differ, the objects of one of them, which is called the old
 /// one here.
 struct Walk<'a> {
@@ -149,7 +171,7 @@ struct Walk<'a> {
     directory: &'a Directory,
     until: Option<Instant>,
     seen: HashSet<Object>,
-    count: usize,
+    budget: &'a mut Budget,
 }
 
 impl Walk<'_> {
@@ -192,7 +214,7 @@ impl Walk<'_> {
     /// was kept in this walk already, or nothing more is to be kept.
     fn keep(&mut self, checksum: Checksum, kind: ObjectKind) -> Option<bytes::Bytes> {
         let object = (checksum, kind);
-        if self.count == self.grace.most || !self.seen.insert(object) {
+        if self.budget.0 == 0 || !self.seen.insert(object) {
             return None;
         }
         let content = self.open(checksum, kind)?;
@@ -209,7 +231,7 @@ impl Walk<'_> {
             _ => None,
         };
         self.grace.insert(object, content, digest, self.until);
-        self.count += 1;
+        self.budget.0 -= 1;
         bytes
     }
 

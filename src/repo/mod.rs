@@ -70,6 +70,8 @@ pub struct Repo {
     keeper: Mutex<Keeper>,
     obstacles: Mutex<Vec<Obstacle>>,
     newer: AtomicBool,
+    /// Whether the objects of the first generation are kept.
+    prepared: AtomicBool,
     notice: Mutex<String>,
     task: Mutex<Option<AbortHandle>>,
     /// Asks for a look.
@@ -129,6 +131,7 @@ impl Repo {
             keeper: Mutex::new(Keeper::new(&settings)),
             obstacles: Mutex::default(),
             newer: AtomicBool::new(false),
+            prepared: AtomicBool::new(false),
             notice: Mutex::new("not watched".into()),
             task: Mutex::default(),
             nudge: Arc::default(),
@@ -200,6 +203,10 @@ impl Repo {
                 self.prepare(&old, &new);
                 self.retire(&old, &new, now);
             }
+            // Not at the start, which is not to wait for so much.
+            if lock(&self.task).is_some() && !self.prepared.swap(true, Ordering::Relaxed) {
+                self.prepare_whole(&new);
+            }
         }
         self.grace.sweep(now);
         self.deltas.sweep(now);
@@ -211,17 +218,28 @@ impl Repo {
     fn prepare(&self, old: &Generation, new: &Generation) {
         let is_new =
             |commit: &Checksum| new.commits.contains(commit) && !old.commits.contains(commit);
+        let mut budget = self.grace.budget();
         for (name, commit) in new.tips().filter(|(_, commit)| is_new(commit)) {
-            self.grace.prepare(&new.directory, commit, old.tip(name));
+            let predecessor = old.tip(name);
+            self.grace
+                .prepare(&new.directory, commit, predecessor, &mut budget);
+            if budget.is_spent() {
+                break;
+            }
         }
     }
 
-    /// Keeps all that a held generation names: it may be served for long, and
-    /// pruned meanwhile.
-    fn prepare_whole(&self, held: &Generation) {
-        let commits: HashSet<_> = held.tips().map(|(_, commit)| commit).collect();
+    /// Keeps all that a generation names, as far as the bounds reach: of one that
+    /// is held, which is served for long, and of the first one.
+    fn prepare_whole(&self, generation: &Generation) {
+        let commits: HashSet<_> = generation.tips().map(|(_, commit)| commit).collect();
+        let mut budget = self.grace.budget();
         for commit in commits {
-            self.grace.prepare(&held.directory, commit, None);
+            self.grace
+                .prepare(&generation.directory, commit, None, &mut budget);
+            if budget.is_spent() {
+                break;
+            }
         }
     }
 
@@ -250,10 +268,15 @@ impl Repo {
         let tips = old.tips().filter(|(_, commit)| is_gone(commit));
         let tips = tips.map(|(name, commit)| (commit, new.tip(name)));
         let tips: HashMap<_, _> = tips.collect();
+        let mut budget = self.grace.budget();
         for commit in old.commits.iter().filter(|commit| is_gone(commit)) {
             let successor = tips.get(commit).copied().flatten();
-            let kept = self.grace.retire(&old.directory, *commit, successor, now);
-            tracing::debug!(%commit, objects = kept, "kept for clients that began with it");
+            self.grace
+                .retire(&old.directory, *commit, successor, now, &mut budget);
+            if budget.is_spent() {
+                tracing::debug!("more objects were replaced than are kept for clients that began");
+                break;
+            }
         }
     }
 
