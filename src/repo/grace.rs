@@ -56,7 +56,9 @@ impl Grace {
         let descriptors = getrlimit(Limit::Nofile).current.unwrap_or(u64::MAX) / 16;
         let most = usize::try_from(descriptors).map_or(MOST, |it| it.min(MOST));
         Self {
-            kept: Cache::new(most),
+            // What is served now and then is not to push out what was opened for
+            // clients to come.
+            kept: Cache::new(2 * most),
             most,
             grace,
         }
