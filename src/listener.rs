@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -23,10 +23,10 @@ use crate::config::Address;
 /// A bound socket, listening.
 #[derive(Debug)]
 pub struct Listener {
+    /// Gone before the socket is closed.
+    name: Option<SocketName>,
     socket: Socket,
     address: Address,
-    /// Whether nobody can connect any more.
-    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -35,10 +35,26 @@ enum Socket {
     Unix(UnixListener),
 }
 
-impl Drop for Listener {
-    /// Removes a Unix socket's name.
+/// A Unix socket's name, which is removed with it.
+#[derive(Debug)]
+struct SocketName {
+    path: PathBuf,
+    removed: AtomicBool,
+}
+
+impl SocketName {
+    /// Only once: afterwards the name may be another's.
+    fn remove(&self) {
+        if !self.removed.swap(true, Ordering::Relaxed) {
+            // Nobody can be told, and the next start removes it as well.
+            _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for SocketName {
     fn drop(&mut self) {
-        self.remove_name();
+        self.remove();
     }
 }
 
@@ -46,58 +62,107 @@ impl Drop for Listener {
 /// lowers it to `net.core.somaxconn`.
 pub const BACKLOG: u16 = 4096;
 
-impl Listener {
-    /// Binds. Needs a runtime around it.
-    ///
-    /// # Errors
-    /// What the system says, with advice where there is some.
-    pub fn bind(address: &Address) -> anyhow::Result<Self> {
-        Self::bind_beside(address, &[])
-    }
+/// A bound socket that nobody can connect to yet. Dropping it gives the address
+/// back, and no client notices.
+#[derive(Debug)]
+pub struct Reserved {
+    name: Option<SocketName>,
+    socket: OwnedFd,
+    address: Address,
+}
 
+impl Reserved {
     /// Binds where these listeners are in the way, as `0.0.0.0:8443` is in that
-    /// of `[::]:8443`. Until they are closed, who connects may come to either.
+    /// of `[::]:8443`.
     ///
     /// The kernel lets sockets of one user share a port if all of them say so
     /// while one is bound (`SO_REUSEPORT`, socket(7)).
     ///
     /// # Errors
-    /// As [`Listener::bind`].
-    pub fn bind_beside(address: &Address, others: &[&Self]) -> anyhow::Result<Self> {
-        let share = |shared| others.iter().try_for_each(|other| other.share_port(shared));
-        share(true)?;
-        let bound = Self::bind_sharing(address, !others.is_empty());
-        share(false)?;
-        let bound = bound?;
-        bound.share_port(false)?;
-        Ok(bound)
+    /// What the system says, with advice where there is some.
+    pub fn bind_beside(address: &Address, others: &[&Listener]) -> anyhow::Result<Self> {
+        let bound = sharing(others, || match address {
+            Address::Tcp(address) => {
+                bind_tcp(*address, !others.is_empty()).map_err(|errno| with_advice(errno, *address))
+            }
+            // Who may connect is decided by the directory that it is in.
+            Address::Unix(path) => reserve_unix(path, 0o666),
+        });
+        let socket = bound.with_context(|| format!("cannot listen at {address}"))?;
+        Ok(match address {
+            Address::Tcp(_) => Self {
+                name: None,
+                address: Address::Tcp(local_address(&socket)?),
+                socket,
+            },
+            Address::Unix(path) => Self {
+                name: Some(SocketName {
+                    path: path.clone(),
+                    removed: AtomicBool::new(false),
+                }),
+                address: address.clone(),
+                socket,
+            },
+        })
     }
 
-    fn bind_sharing(address: &Address, sharing: bool) -> anyhow::Result<Self> {
-        match address {
-            Address::Tcp(address) => {
-                let socket = bind_tcp(*address, sharing).map_err(|errno| {
-                    anyhow::Error::from(io::Error::from(errno)).context(format!(
-                        "cannot listen at {address}{}",
-                        advice(errno, *address)
-                    ))
-                })?;
-                let listener = TcpListener::from_std(socket.into())?;
-                Ok(Self {
-                    address: Address::Tcp(listener.local_addr()?),
-                    socket: Socket::Tcp(listener),
-                    closed: AtomicBool::new(false),
-                })
-            }
-            Address::Unix(path) => Ok(Self {
-                // Who may connect is decided by the directory that it is in.
-                socket: bind_unix(path, 0o666)
-                    .map(Socket::Unix)
-                    .with_context(|| format!("cannot listen at {address}"))?,
-                address: address.clone(),
-                closed: AtomicBool::new(false),
-            }),
-        }
+    /// Where it is, with the port that the kernel chose for port 0.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Lets clients connect, beside the same listeners; until those are closed,
+    /// who connects may come to either. Needs a runtime around it.
+    ///
+    /// # Errors
+    /// As [`Reserved::bind_beside`]: that a socket is bound does not mean that
+    /// nobody else has the port.
+    pub fn listen(self, others: &[&Listener]) -> anyhow::Result<Listener> {
+        let Self {
+            name,
+            socket,
+            address,
+        } = self;
+        let begun = sharing(others, || {
+            rustix::net::listen(&socket, BACKLOG.into()).map_err(|errno| match &address {
+                Address::Tcp(address) => with_advice(errno, *address),
+                Address::Unix(_) => io::Error::from(errno).into(),
+            })
+        });
+        begun.with_context(|| format!("cannot listen at {address}"))?;
+        let socket = match &address {
+            Address::Tcp(_) => Socket::Tcp(TcpListener::from_std(socket.into())?),
+            Address::Unix(_) => Socket::Unix(UnixListener::from_std(socket.into())?),
+        };
+        let listener = Listener {
+            name,
+            socket,
+            address,
+        };
+        listener.share_port(false)?;
+        Ok(listener)
+    }
+}
+
+/// Does something while others may have a part in these listeners' ports.
+fn sharing<T>(
+    listeners: &[&Listener],
+    act: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let share = |shared| listeners.iter().try_for_each(|it| it.share_port(shared));
+    share(true)?;
+    let result = act();
+    share(false)?;
+    result
+}
+
+impl Listener {
+    /// Binds and listens. Needs a runtime around it.
+    ///
+    /// # Errors
+    /// As [`Reserved::bind_beside`].
+    pub fn bind(address: &Address) -> anyhow::Result<Self> {
+        Reserved::bind_beside(address, &[])?.listen(&[])
     }
 
     fn share_port(&self, shared: bool) -> io::Result<()> {
@@ -118,7 +183,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => drop_syn(listener.as_fd()),
             Socket::Unix(_) => {
-                self.remove_name();
+                self.name.iter().for_each(SocketName::remove);
                 Ok(())
             }
         }
@@ -130,16 +195,6 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(_) => Duration::from_millis(500),
             Socket::Unix(_) => Duration::ZERO,
-        }
-    }
-
-    /// Only once: afterwards the name may be another's.
-    fn remove_name(&self) {
-        if let Address::Unix(path) = &self.address
-            && !self.closed.swap(true, Ordering::Relaxed)
-        {
-            // Nobody can be told, and the next start removes it as well.
-            _ = std::fs::remove_file(path);
         }
     }
 
@@ -215,8 +270,13 @@ fn bind_tcp(address: SocketAddr, sharing: bool) -> Result<OwnedFd, Errno> {
     }
     set_socket_reuseport(&socket, sharing)?;
     rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG.into())?;
     Ok(socket)
+}
+
+/// With the port that the kernel chose for port 0.
+fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = rustix::net::getsockname(socket)?;
+    Ok(SocketAddr::try_from(address)?)
 }
 
 /// Has a listening socket not see the packets that begin a connection (SYN):
@@ -266,6 +326,12 @@ fn drop_syn(listener: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// What the system says, or that another process listens there.
 pub(crate) fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
+    let socket = reserve_unix(path, mode)?;
+    rustix::net::listen(&socket, BACKLOG.into())?;
+    Ok(UnixListener::from_std(socket.into())?)
+}
+
+fn reserve_unix(path: &Path, mode: u32) -> anyhow::Result<OwnedFd> {
     // What a process left behind that was killed. Only a socket that nobody
     // listens at is in the way and without worth.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
@@ -284,29 +350,41 @@ pub(crate) fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<UnixListener> 
             }
         }
     }
-    let listener = UnixListener::bind(path)?;
+    let socket = unix_socket()?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
-    Ok(listener)
+    Ok(socket)
+}
+
+fn unix_socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
 /// Connects without waiting: a server that reloads has other things to do.
 fn connect_unix(path: &Path) -> Result<(), Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    rustix::net::connect(unix_socket()?, &SocketAddrUnix::new(path)?)
+}
+
+fn with_advice(errno: Errno, address: SocketAddr) -> anyhow::Error {
+    let error = io::Error::from(errno);
+    match advice(errno, address) {
+        advice if advice.is_empty() => error.into(),
+        advice => anyhow::anyhow!("{error}; {advice}"),
+    }
 }
 
 fn advice(errno: Errno, address: SocketAddr) -> String {
     match errno {
         Errno::ADDRINUSE => format!(
-            "; another process has the port: `ss -ltnp sport = :{}` shows which",
+            "another process has the port: `ss -ltnp sport = :{}` shows which",
             address.port()
         ),
         Errno::ACCESS => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, under SELinux others may too".into()
+            "ports below 1024 need CAP_NET_BIND_SERVICE, under SELinux others may too".into()
         }
-        Errno::ADDRNOTAVAIL => "; this machine has no such address: `ip address`".into(),
-        Errno::AFNOSUPPORT => format!("; IPv6 is disabled: listen at 0.0.0.0:{}", address.port()),
+        Errno::ADDRNOTAVAIL => "this machine has no such address: `ip address`".into(),
+        Errno::AFNOSUPPORT => format!("IPv6 is disabled: listen at 0.0.0.0:{}", address.port()),
         _ => String::new(),
     }
 }

@@ -381,6 +381,56 @@ fn an_address_can_become_one_that_overlaps() {
     }
 }
 
+/// Clients that come all the time, each for one request, and must be served.
+struct Crowd {
+    done: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    clients: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Crowd {
+    fn at(address: SocketAddr) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let served = Arc::new(AtomicUsize::new(0));
+        let client = |_| {
+            let (done, served) = (Arc::clone(&done), Arc::clone(&served));
+            std::thread::spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    assert_eq!(status(address, "/repo/config"), 200);
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let clients = (0..3).map(client).collect();
+        Self {
+            done,
+            served,
+            clients,
+        }
+    }
+
+    /// Does something, and waits until more clients have been served.
+    fn while_they_come(&self, act: impl FnOnce()) {
+        let before = self.served.load(Ordering::Relaxed);
+        act();
+        wait_for("more clients", || {
+            let on = self.served.load(Ordering::Relaxed) > before + 10;
+            let gone = self
+                .clients
+                .iter()
+                .any(std::thread::JoinHandle::is_finished);
+            (on || gone).then_some(())
+        });
+    }
+
+    fn end(self) {
+        self.done.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().expect("nobody is refused");
+        }
+    }
+}
+
 /// Clients come all the time while two sockets have the port and one goes.
 #[test]
 fn nobody_is_refused_while_addresses_overlap() {
@@ -392,36 +442,43 @@ fn nobody_is_refused_while_addresses_overlap() {
         .repo("/repo", &repo.path())
         .start();
     let text = server.configuration();
-    let done = Arc::new(AtomicBool::new(false));
-    let served = Arc::new(AtomicUsize::new(0));
-    let clients: Vec<_> = (0..3)
-        .map(|_| {
-            let (done, served) = (Arc::clone(&done), Arc::clone(&served));
-            std::thread::spawn(move || {
-                while !done.load(Ordering::Relaxed) {
-                    let address = SocketAddr::from(([127, 0, 0, 1], port));
-                    assert_eq!(status(address, "/repo/config"), 200);
-                    served.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
+    let crowd = Crowd::at(SocketAddr::from(([127, 0, 0, 1], port)));
     for ip in ["[::]", "127.0.0.1", "[::]", "0.0.0.0"]
         .iter()
         .cycle()
         .take(8)
     {
-        let before = served.load(Ordering::Relaxed);
-        reload(&mut server, &text.replace(&listen("0.0.0.0"), &listen(ip)));
-        wait_for("more clients", || {
-            let on = served.load(Ordering::Relaxed) > before + 10;
-            (on || clients.iter().any(std::thread::JoinHandle::is_finished)).then_some(())
+        crowd.while_they_come(|| {
+            reload(&mut server, &text.replace(&listen("0.0.0.0"), &listen(ip)));
         });
     }
-    done.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.join().expect("nobody is refused");
+    crowd.end();
+}
+
+/// The second of two new addresses cannot be had. The first one would have got
+/// the clients of the one that runs, and was to be closed with them inside.
+#[test]
+fn a_refused_reload_takes_no_clients() {
+    let repo = TestRepo::new();
+    let port = free_address("127.0.0.1").port();
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = |http: &str| format!("https = []\nredirect = []\nhttp = [{http}]\n");
+    let before = listen(&format!("\"0.0.0.0:{port}\""));
+    let mut server = Setup::new()
+        .listen(&before)
+        .repo("/repo", &repo.path())
+        .start();
+    let after = format!("\"127.0.0.1:{port}\", \"{}\"", busy.local_addr().unwrap());
+    let text = server.configuration().replace(&before, &listen(&after));
+    let crowd = Crowd::at(SocketAddr::from(([127, 0, 0, 1], port)));
+    for _ in 0..30 {
+        crowd.while_they_come(|| {
+            for _ in 0..10 {
+                assert!(refusal(&mut server, &text).contains("another process has the port"));
+            }
+        });
     }
+    crowd.end();
 }
 
 /// A socket may get another purpose; a connection keeps the one it was let in for.

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::config::{Address, Listen};
 use crate::connection::{self, Purpose, Shared};
 use crate::finding::Finding;
-use crate::listener::Listener;
+use crate::listener::{Listener, Reserved};
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,8 @@ impl Step {
 pub(super) struct BindError {
     address: Address,
     pub(super) reason: anyhow::Error,
+    /// What listens already for the sake of the same plan.
+    listening: Vec<Listener>,
 }
 
 impl BindError {
@@ -126,10 +128,33 @@ impl BindError {
              has it, as part of another address, restart the server",
         )
     }
+
+    /// Ends what listens already, as a running listener is ended. Who has come
+    /// there looked for the running one that it overlaps, and gets what that gives.
+    pub(super) async fn withdraw(self, running: &[Serving], shared: &Shared) {
+        let sought = |listener: &Listener| {
+            let overlaps = |it: &&Serving| it.bound.address().overlaps(listener.address());
+            running.iter().find(overlaps)
+        };
+        let begin = |listener: Listener| {
+            let sought = sought(&listener)?;
+            let bound = Bound {
+                kind: sought.bound.kind,
+                written: listener.address().clone(),
+                listener: Arc::new(listener),
+            };
+            let purpose = Purpose::clone(&sought.purpose.load());
+            Some(Serving::begin(bound, purpose, shared))
+        };
+        end(self.listening.into_iter().filter_map(begin).collect()).await;
+    }
 }
 
 /// Binds what is new in `listen`, without changing what runs. Dropping the plan
 /// closes it again.
+///
+/// Whoever listens gets clients, and if an address is part of a running one's,
+/// the clients of that. So nobody listens before everything is bound.
 pub(super) fn plan(listen: &Listen, running: &[Serving]) -> Result<Plan, BindError> {
     let wanted = wanted(listen);
     let running: Vec<&Bound> = running.iter().map(|it| &it.bound).collect();
@@ -139,23 +164,26 @@ pub(super) fn plan(listen: &Listen, running: &[Serving]) -> Result<Plan, BindErr
         .filter(goes)
         .map(|number| running[number])
         .collect();
+    let new = wanted.iter().zip(&kept).filter(|(_, kept)| kept.is_none());
+    let reserved: Vec<Reserved> = new
+        .map(|((_, address), _)| reserve(address, &going))
+        .collect::<Result<_, _>>()?;
+    let mut new = listen_at(reserved, &going)?.into_iter();
     let step = |(&(kind, written), kept): (&(Kind, &Address), &Option<usize>)| {
-        let listener = match kept {
-            Some(number) => Arc::clone(&running[*number].listener),
-            None => Arc::new(bind(written, &going)?),
-        };
-        let bound = Bound {
+        let bound = |listener| Bound {
             kind,
             written: written.clone(),
             listener,
         };
-        Ok(match kept {
-            Some(number) => Step::Keep(*number, bound),
-            None => Step::Add(bound),
-        })
+        match kept {
+            Some(number) => {
+                let listener = Arc::clone(&running[*number].listener);
+                Some(Step::Keep(*number, bound(listener)))
+            }
+            None => new.next().map(|it| Step::Add(bound(Arc::new(it)))),
+        }
     };
-    let steps: Result<_, BindError> = wanted.iter().zip(&kept).map(step).collect();
-    steps.map(Plan)
+    Ok(Plan(wanted.iter().zip(&kept).filter_map(step).collect()))
 }
 
 fn wanted(listen: &Listen) -> Vec<(Kind, &Address)> {
@@ -191,16 +219,40 @@ fn match_up(wanted: &[(Kind, &Address)], running: &[&Bound]) -> Vec<Option<usize
     matched
 }
 
-fn bind(address: &Address, going: &[&Bound]) -> Result<Listener, BindError> {
-    let in_the_way: Vec<&Listener> = going
+fn reserve(address: &Address, going: &[&Bound]) -> Result<Reserved, BindError> {
+    let reserved = Reserved::bind_beside(address, &in_the_way(address, going));
+    reserved.map_err(|reason| BindError {
+        address: address.clone(),
+        reason,
+        listening: Vec::new(),
+    })
+}
+
+/// Listens at all of them, in this order.
+fn listen_at(reserved: Vec<Reserved>, going: &[&Bound]) -> Result<Vec<Listener>, BindError> {
+    let mut listening = Vec::new();
+    for it in reserved {
+        let address = it.address().clone();
+        match it.listen(&in_the_way(&address, going)) {
+            Ok(listener) => listening.push(listener),
+            Err(reason) => {
+                return Err(BindError {
+                    address,
+                    reason,
+                    listening,
+                });
+            }
+        }
+    }
+    Ok(listening)
+}
+
+fn in_the_way<'a>(address: &Address, going: &[&'a Bound]) -> Vec<&'a Listener> {
+    going
         .iter()
         .filter(|it| it.address().overlaps(address))
         .map(|it| &*it.listener)
-        .collect();
-    Listener::bind_beside(address, &in_the_way).map_err(|reason| BindError {
-        address: address.clone(),
-        reason,
-    })
+        .collect()
 }
 
 impl Plan {
@@ -287,4 +339,92 @@ pub(super) struct Outcome {
     pub(super) serving: Vec<Serving>,
     pub(super) ending: Vec<Serving>,
     pub(super) changes: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+    use crate::config::Limits;
+    use crate::connection::Answerer;
+    use crate::connection::slots::Slots;
+    use crate::http::redirect::Redirect;
+
+    fn redirecting() -> Purpose {
+        Purpose {
+            tls: None,
+            answerer: Answerer::Redirect(Arc::new(Redirect::new(None, 443))),
+        }
+    }
+
+    fn listen_for_redirects(redirect: &[SocketAddr]) -> Listen {
+        Listen {
+            https: Vec::new(),
+            redirect: redirect.iter().copied().map(Address::Tcp).collect(),
+            http: Vec::new(),
+            admin: Address::Unix("/nowhere".into()),
+            control: "/nowhere".into(),
+            public_name: None,
+            places: Vec::new(),
+        }
+    }
+
+    fn serve(plan: Plan, shared: &Shared) -> Vec<Serving> {
+        plan.carry_out(Vec::new(), |_| redirecting(), shared)
+            .serving
+    }
+
+    /// To be bound and to listen are two things: of two sockets that overlap the
+    /// second one finds out only when it is to listen. By then the first listener
+    /// of the same plan has a client that looked for the one that runs.
+    #[tokio::test]
+    async fn a_plan_that_fails_late_keeps_its_clients() {
+        let (_drain, draining) = watch::channel(false);
+        let limits = Limits::default();
+        let shared = Shared {
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
+            slots: Arc::new(Slots::new(limits.connections)),
+            drain: draining,
+        };
+        let everywhere = listen_for_redirects(&["0.0.0.0:0".parse().unwrap()]);
+        let running = plan(&everywhere, &[]).ok().unwrap();
+        let Address::Tcp(everywhere) = running.addresses()[0].clone() else {
+            panic!("it is a port");
+        };
+        let running = serve(running, &shared);
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = free.local_addr().unwrap().port();
+        drop(free);
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let wanted = listen_for_redirects(&[
+            local(everywhere.port()),
+            local(other),
+            ([0, 0, 0, 0], other).into(),
+        ]);
+        let error = plan(&wanted, &running).err().expect("two cannot have it");
+        assert!(
+            format!("{:#}", error.reason).contains("another process has the port"),
+            "{:#}",
+            error.reason
+        );
+        assert_eq!(error.listening.len(), 2);
+        let mut client = TcpStream::connect(local(everywhere.port())).unwrap();
+        error.withdraw(&running, &shared).await;
+        let reply = spawn_blocking(move || {
+            client.set_read_timeout(Some(Duration::from_secs(20)))?;
+            client.write_all(b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")?;
+            let mut reply = String::new();
+            client.read_to_string(&mut reply).map(|_| reply)
+        });
+        let reply = reply.await.unwrap().expect("an answer");
+        assert!(reply.starts_with("HTTP/1.1 308 "), "{reply}");
+        assert!(TcpStream::connect(local(other)).is_err(), "it is closed");
+        end(running).await;
+    }
 }

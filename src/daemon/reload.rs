@@ -196,8 +196,14 @@ impl Running {
     async fn try_reload(&mut self) -> Result<Reloaded, Vec<Finding>> {
         let next = self.open_again().await?;
         let listen = &next.config.listen;
-        let plan = listeners::plan(listen, &self.listeners)
-            .map_err(|error| vec![error.finding(listen, &next.config.file)])?;
+        let plan = match listeners::plan(listen, &self.listeners) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let finding = error.finding(listen, &next.config.file);
+                error.withdraw(&self.listeners, &self.shared).await;
+                return Err(vec![finding]);
+            }
+        };
         let before = self.generation.identity.clone();
         plan.announce();
         let reloaded = self.take_over(next, plan).await;
