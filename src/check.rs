@@ -61,14 +61,8 @@ fn check_tls(tls: &Tls, public_name: Option<&PublicName>) -> Vec<Finding> {
     );
     let mut findings = vec![Finding::note(&**certificate, about)];
     findings.extend(facts.findings(certificate, SystemTime::now()));
-    if let Some(name) = public_name.filter(|name| !facts.covers(&name.host)) {
-        let reason = format!(
-            "the certificate is for {}, and `listen.public_name` is {}: clients refuse it",
-            facts.names.join(", "),
-            name.host
-        );
-        findings.push(Finding::error(&**certificate, reason).remedy("make them agree"));
-    }
+    findings.extend(identity.chain_findings(certificate, SystemTime::now()));
+    findings.extend(public_name.and_then(|name| facts.other_host(certificate, name)));
     findings.extend(check_secrecy(&tls.private_key.value));
     findings
 }

@@ -1,6 +1,8 @@
 //! Certificates and keys, and which clients' certificates count. Only this
 //! module decides what rustls does.
 
+mod chain;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,13 +19,16 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
-use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 
 pub use tokio_rustls::TlsAcceptor;
 pub use tokio_rustls::server::TlsStream;
 
-use crate::config::{Placed, Protocol, Tls};
+use self::chain::Chain;
+use crate::config::{Placed, Protocol, PublicName, Tls};
+use crate::control::peer::Owner;
 use crate::finding::{Finding, Severity, shell_word};
 use crate::resource::checksum::Checksum;
 
@@ -33,7 +38,21 @@ pub struct Identity {
     pub config: Arc<ServerConfig>,
     /// What is in the certificate.
     pub certificate: CertificateFacts,
+    chain: Chain,
     source: Source,
+}
+
+impl Identity {
+    /// Why clients cannot follow its chain at the time `now`; `file` is where it
+    /// is.
+    pub fn chain_findings(&self, file: &Path, now: SystemTime) -> Vec<Finding> {
+        self.chain.findings(file, now)
+    }
+
+    /// Whether both were made from the same.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
 }
 
 /// What an identity was made from; the same makes the same again.
@@ -57,6 +76,9 @@ pub struct CertificateFacts {
     pub not_before: SystemTime,
     /// Its expiry.
     pub not_after: SystemTime,
+    /// Whether it may be a server's, as far as it says what it is for (the
+    /// extended key usage of RFC 5280, 4.2.1.12).
+    pub for_servers: bool,
 }
 
 /// Loads what the configuration names.
@@ -75,6 +97,9 @@ pub enum Renewal {
     /// Another identity. Sessions of the one before can be resumed, unless
     /// other clients' certificates count now.
     New(Box<Identity>),
+    /// The same with fewer certificates in its chain. Whoever writes the file may
+    /// not have come to its end: it is to be used only if it stays so.
+    Shorter(Box<Identity>),
 }
 
 /// Loads what the configuration names, to replace `running` at the time `now`.
@@ -82,7 +107,12 @@ pub enum Renewal {
 /// # Errors
 /// Why it cannot replace it: what [`load`] says, or that clients would refuse
 /// the certificate at that time. The files may be only half replaced.
-pub fn renew(tls: &Tls, running: &Identity, now: SystemTime) -> Result<Renewal, Vec<Finding>> {
+pub fn renew(
+    tls: &Tls,
+    public_name: Option<&PublicName>,
+    running: &Identity,
+    now: SystemTime,
+) -> Result<Renewal, Vec<Finding>> {
     let files = Files::read(tls)?;
     let source = files.source(tls);
     if source == running.source {
@@ -90,10 +120,7 @@ pub fn renew(tls: &Tls, running: &Identity, now: SystemTime) -> Result<Renewal, 
     }
     let mut identity = files.parse(tls)?;
     if source.certificate != running.source.certificate {
-        let findings = identity.certificate.findings(&tls.certificate.value, now);
-        let (errors, _): (Vec<_>, Vec<_>) = findings
-            .into_iter()
-            .partition(|it| it.severity == Severity::Error);
+        let errors = worse(&tls.certificate.value, public_name, &identity, running, now);
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -105,7 +132,31 @@ pub fn renew(tls: &Tls, running: &Identity, now: SystemTime) -> Result<Renewal, 
         config.session_storage = Arc::clone(&running.config.session_storage);
         identity.config = Arc::new(config);
     }
-    Ok(Renewal::New(Box::new(identity)))
+    let identity = Box::new(identity);
+    Ok(match identity.chain.len() < running.chain.len() {
+        true => Renewal::Shorter(identity),
+        false => Renewal::New(identity),
+    })
+}
+
+/// Why clients would refuse `new`. What they put up with in `running`, since the
+/// operator has begun with it, keeps nothing that is like it out.
+fn worse(
+    file: &Path,
+    public_name: Option<&PublicName>,
+    new: &Identity,
+    running: &Identity,
+    now: SystemTime,
+) -> Vec<Finding> {
+    let mut findings = new.certificate.findings(file, now);
+    if running.chain.findings(file, now).is_empty() {
+        findings.extend(new.chain.findings(file, now));
+    }
+    if let Some(name) = public_name.filter(|it| running.certificate.covers(&it.host)) {
+        findings.extend(new.certificate.other_host(file, name));
+    }
+    findings.retain(|it| it.severity == Severity::Error);
+    findings
 }
 
 /// Makes handshakes, with an identity that can be replaced: those that begin
@@ -204,6 +255,7 @@ fn build(
     let facts = facts(&chain[0]).map_err(|reason| {
         Finding::error(&**file, format!("the certificate is malformed: {reason}"))
     })?;
+    let links = Chain::of(&chain);
     let provider = Arc::new(aws_lc_rs::default_provider());
     let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => mismatch(tls),
@@ -230,6 +282,7 @@ fn build(
     Ok(Identity {
         config: Arc::new(config),
         certificate: facts,
+        chain: links,
         source,
     })
 }
@@ -309,6 +362,10 @@ fn parse_certificates(
     pem: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, Finding> {
     let path = file.value.as_path();
+    if chain::is_cut_off(pem) {
+        let reason = format!("the {CERTIFICATE} is malformed: the file is cut off");
+        return Err(Finding::error(path, reason).remedy("put the whole file in place again"));
+    }
     match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
         Ok(chain) if chain.is_empty() => {
             Err(no_item(path, CERTIFICATE, "-----BEGIN CERTIFICATE-----"))
@@ -353,11 +410,17 @@ fn unreadable_file(file: &Placed<PathBuf>, error: &io::Error, what: &str) -> Fin
         return Finding::error(file.place.clone(), reason)
             .remedy("name the file in the configuration, or put it in place");
     }
+    let group = Owner::this().group();
+    // Only a name can be looked up.
+    let group = shell_word(Path::new(group.strip_prefix("gid ").unwrap_or(&group)));
     Finding::error(path, format!("the {what} cannot be read: {error}")).remedy(format!(
-        "let the server's user read it: `chgrp ostree-serve {0} && chmod g+r {0}`; `namei -l {0}` shows the way to it",
+        "let the server's group read it: `chgrp {group} {0} && chmod g+r {0}`; `namei -l {0}` shows the way to it",
         shell_word(path)
     ))
 }
+
+/// id-kp-serverAuth of RFC 5280, 4.2.1.12.
+const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 
 /// Reads the parts of a certificate that operators ask about.
 fn facts(certificate: &CertificateDer<'_>) -> Result<CertificateFacts, String> {
@@ -370,7 +433,11 @@ fn facts(certificate: &CertificateDer<'_>) -> Result<CertificateFacts, String> {
         .map_or_else(Vec::new, |(_, names)| {
             names.0.iter().filter_map(name).collect()
         });
+    let usage = certificate
+        .get_extension::<ExtendedKeyUsage>()
+        .map_err(|error| error.to_string())?;
     Ok(CertificateFacts {
+        for_servers: usage.is_none_or(|(_, usage)| usage.0.contains(&SERVER_AUTH)),
         serial: serial(certificate.serial_number().as_bytes()),
         names,
         not_before: validity.not_before.to_system_time(),
@@ -473,7 +540,42 @@ impl CertificateFacts {
                 ),
             );
         }
+        if !self.for_servers {
+            let reason = "the certificate is not for servers (extendedKeyUsage); clients refuse it";
+            findings.push(
+                Finding::error(file, reason)
+                    .remedy("get one with the extended key usage serverAuth"),
+            );
+        }
         findings
+    }
+
+    /// That clients who know the server by this name refuse it, if that is so.
+    pub fn other_host(&self, file: &Path, name: &PublicName) -> Option<Finding> {
+        (!self.covers(&name.host)).then(|| {
+            let reason = format!(
+                "the certificate is for {}, and `listen.public_name` is {}: clients refuse it",
+                self.names.join(", "),
+                name.host
+            );
+            Finding::error(file, reason).remedy("make them agree")
+        })
+    }
+
+    /// That it is for none of the hosts that the one before it was for, if that is
+    /// so.
+    pub fn other_hosts(&self, file: &Path, before: &Self) -> Option<Finding> {
+        let remains = before.names.iter().any(|it| self.covers(it));
+        (!remains).then(|| {
+            let reason = format!(
+                "the certificate is for {}, and the one before it was for {}: clients that know \
+                 the server by a name of that refuse it",
+                self.names.join(", "),
+                before.names.join(", ")
+            );
+            Finding::warning(file, reason)
+                .remedy("if that is a mistake, put the right certificate and key in place")
+        })
     }
 
     /// Whether clients accept it for this host name or address; a wildcard

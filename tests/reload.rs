@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::certificate::{Greeted, Pair, trusting};
 use common::client::{Client, connect, try_connect};
@@ -870,6 +871,47 @@ fn a_bad_pair_never_replaces_a_good_one() {
     assert_eq!(reload(&mut server, &text), [""; 0]);
 }
 
+/// A chain that was written one certificate after the other, or cut off between
+/// two, was good, and clients that do not know the authority refused it.
+#[test]
+fn a_chain_that_became_shorter_has_to_stay_so() {
+    let repo = TestRepo::new();
+    let setup = Setup::new().repo("/repo", &repo.path()).own_certificate();
+    let pairs: Vec<Pair> = (1..=4).map(Pair::issued).collect();
+    let all: Vec<&Pair> = pairs.iter().collect();
+    pairs[0].put(setup.directory());
+    let mut server = setup.start();
+    let https = server.https();
+    let shown = |pair: &Pair| {
+        let greeted = Greeted::by(https, &trusting(&all));
+        greeted.was_shown(pair).then_some(greeted.chain)
+    };
+    assert_eq!(shown(&pairs[0]), Some(2));
+
+    // The end comes a moment later.
+    pairs[1].alone().put(server.directory());
+    server.control().look_at_certificate();
+    pairs[1].put(server.directory());
+    wait_for("the whole chain", || {
+        (shown(&pairs[1]) == Some(2)).then_some(())
+    });
+
+    // It does not come.
+    let written = Instant::now();
+    pairs[2].alone().put(server.directory());
+    let chain = wait_for("the short chain", || shown(&pairs[2]));
+    assert_eq!(chain, 1);
+    assert!(written.elapsed() >= Duration::from_secs(2), "at one look");
+
+    // A reload has no look before it, and takes its time.
+    pairs[3].put(server.directory());
+    wait_for("another chain", || shown(&pairs[3]));
+    let text = server.configuration();
+    pairs[0].alone().put(server.directory());
+    assert_eq!(reload(&mut server, &text), ["certificate replaced"]);
+    assert_eq!(shown(&pairs[0]), Some(1));
+}
+
 /// The operator's own decision at the start; a reload for another reason does
 /// not question it.
 #[test]
@@ -984,6 +1026,55 @@ fn a_rotation_is_logged() {
         server.log().contains("certificate replaced").then_some(())
     });
     assert!(server.log().contains("serial=\"ABCD\""), "{}", server.log());
+}
+
+/// A reload for another reason is none to say again what was said.
+#[test]
+fn too_few_descriptors_are_spoken_of_once() {
+    let repo = TestRepo::new();
+    let setup = Setup::new()
+        .limit("connections = 1000")
+        .repo("/repo", &repo.path());
+    let few = ["-c", "ulimit -n 400 && exec \"$0\" \"$@\""];
+    let server = Process::start_under(setup, "sh", &few);
+    let told = || {
+        server
+            .log()
+            .matches("fewer connections than configured")
+            .count()
+    };
+    assert_eq!(told(), 1, "{}", server.log());
+    server.hang_up();
+    server.configure(|text| text.replace("\"/repo\"", "\"/moved\""));
+    server.hang_up();
+    assert_eq!(told(), 1, "{}", server.log());
+    server.configure(|text| text.replace("connections = 1000", "connections = 2000"));
+    server.hang_up();
+    assert_eq!(told(), 2, "{}", server.log());
+    assert!(
+        server.log().contains("LimitNOFILE=4100"),
+        "{}",
+        server.log()
+    );
+    server.configure(|text| text.replace("connections = 2000", "connections = 100"));
+    server.hang_up();
+    assert_eq!(told(), 2, "{}", server.log());
+}
+
+/// The log says that clients will notice, and nobody has to look for it.
+#[test]
+fn a_certificate_for_other_hosts_is_spoken_of() {
+    let repo = TestRepo::new();
+    let setup = Setup::new().repo("/repo", &repo.path()).own_certificate();
+    Pair::new(1).put(setup.directory());
+    let server = Process::start(setup);
+    let other = rcgen::generate_simple_self_signed(["mail.example.com".to_owned()]).unwrap();
+    let directory = server.directory();
+    fs::write(directory.join("key.pem"), other.signing_key.serialize_pem()).unwrap();
+    fs::write(directory.join("certificate.pem"), other.cert.pem()).unwrap();
+    let said = "the certificate is for mail.example.com, and the one before it was for localhost";
+    wait_for("the warning", || server.log().contains(said).then_some(()));
+    assert!(server.log().contains("WARN"), "{}", server.log());
 }
 
 /// Ends with the test, also if that fails.

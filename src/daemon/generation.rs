@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::process::fit_into_descriptors;
+use super::process::{descriptors, fit_into_descriptors};
+use super::reload::LOOK;
 use crate::config::{Config, Limits, Tls};
 use crate::finding::{Finding, Severity};
 use crate::routes::Routes;
@@ -69,15 +70,40 @@ impl Generation {
         self.config.tls.as_ref().map(files).unwrap_or_default()
     }
 
+    /// Logs that the machine allows fewer connections than configured, unless that
+    /// is how it was with the generation `before`.
+    pub(super) fn announce_limits(&self, before: Option<&Self>) {
+        let outcome = |it: &Self| (it.config.limits.connections, it.limits.connections);
+        let (wanted, connections) = outcome(self);
+        if wanted == connections || before.map(outcome) == Some(outcome(self)) {
+            return;
+        }
+        let descriptors = descriptors(&self.config.limits);
+        tracing::warn!(
+            wanted,
+            connections,
+            remedy = format!("LimitNOFILE={descriptors} in the service's unit"),
+            "the limit of open files allows fewer connections than configured"
+        );
+    }
+
     /// Logs which certificate is served with, and what operators should know
     /// about it.
     pub(super) fn announce_certificate(&self) {
         let Some(identity) = &self.identity else {
             return;
         };
-        let facts = &identity.certificate;
-        for finding in facts.findings(self.certificate_file(), SystemTime::now()) {
-            log_finding(&finding);
+        let (facts, file, now) = (
+            &identity.certificate,
+            self.certificate_file(),
+            SystemTime::now(),
+        );
+        facts.findings(file, now).iter().for_each(log_finding);
+        // Not every client looks at these.
+        let public_name = self.config.listen.public_name.as_ref();
+        let surprising = public_name.and_then(|name| facts.other_host(file, name));
+        for finding in identity.chain_findings(file, now).iter().chain(&surprising) {
+            log_finding(&finding.as_warning());
         }
         tracing::info!(
             serial = facts.serial,
@@ -96,16 +122,38 @@ fn open_identity(
         return Ok(None);
     };
     let identity = match running {
-        None => Arc::new(tls::load(tls).map_err(|findings| named_by(tls, findings))?),
-        Some(running) => {
-            let renewal = tls::renew(tls, running, SystemTime::now());
-            match renewal.map_err(|findings| named_by(tls, findings))? {
-                Renewal::Same => Arc::clone(running),
-                Renewal::New(identity) => Arc::from(identity),
-            }
-        }
+        None => tls::load(tls).map(Arc::new),
+        Some(running) => renew_lastingly(config, tls, running),
     };
-    Ok(Some(identity))
+    identity
+        .map(Some)
+        .map_err(|findings| named_by(tls, findings))
+}
+
+/// What is in the files now, if that is no half of what is being written.
+fn renew_lastingly(
+    config: &Config,
+    tls: &Tls,
+    running: &Arc<Identity>,
+) -> Result<Arc<Identity>, Vec<Finding>> {
+    let public_name = config.listen.public_name.as_ref();
+    let renew = || tls::renew(tls, public_name, running, SystemTime::now());
+    let shorter = match renew()? {
+        Renewal::Same => return Ok(Arc::clone(running)),
+        Renewal::New(identity) => return Ok(Arc::from(identity)),
+        Renewal::Shorter(identity) => identity,
+    };
+    std::thread::sleep(LOOK);
+    match renew()? {
+        Renewal::Same => Ok(Arc::clone(running)),
+        Renewal::New(identity) => Ok(Arc::from(identity)),
+        Renewal::Shorter(identity) if identity.is_like(&shorter) => Ok(Arc::from(identity)),
+        Renewal::Shorter(_) => {
+            let reason = "the certificate is being written";
+            let finding = Finding::error(&*tls.certificate.value, reason);
+            Err(vec![finding.remedy("reload again when it is in place")])
+        }
+    }
 }
 
 /// Adds where the configuration names the files that findings are about.

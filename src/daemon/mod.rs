@@ -73,6 +73,7 @@ impl Daemon {
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let generation = Generation::open(config.clone(), None)?;
         generation.routes.put_in_force();
+        generation.announce_limits(None);
         generation.announce_certificate();
         let listeners = listeners::plan(&config.listen, &[]).map_err(|error| error.reason)?;
         listeners.announce();

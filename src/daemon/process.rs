@@ -10,8 +10,6 @@ use crate::config::Limits;
 /// HTTP/2 connection may have more large files under way; if they use up what
 /// there is, replies wait for descriptors.
 pub(super) fn fit_into_descriptors(limits: Limits) -> Limits {
-    /// For listeners, repositories, the log, and the runtime.
-    const SPARE: u64 = 100;
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -27,21 +25,19 @@ pub(super) fn fit_into_descriptors(limits: Limits) -> Limits {
     if possible >= limits.connections {
         return limits;
     }
-    let connections = possible.max(1);
-    tracing::warn!(
-        wanted = limits.connections,
-        connections,
-        remedy = format!(
-            "LimitNOFILE={} in the service's unit",
-            limits.connections as u64 * 2 + SPARE
-        ),
-        "the limit of open files allows fewer connections than configured"
-    );
     Limits {
-        connections,
+        connections: possible.max(1),
         ..limits
     }
 }
+
+/// How many open files that takes.
+pub(super) fn descriptors(limits: &Limits) -> u64 {
+    limits.connections as u64 * 2 + SPARE
+}
+
+/// Open files for listeners, repositories, the log, and the runtime.
+const SPARE: u64 = 100;
 
 /// Runs a future to its end in a [`runtime`] of its own.
 ///

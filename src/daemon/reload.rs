@@ -19,7 +19,7 @@ use super::listeners;
 use super::running::Running;
 use crate::config::{Address, Config, Notice};
 use crate::finding::Finding;
-use crate::tls::{self, Renewal};
+use crate::tls::{self, Identity, Renewal};
 use crate::watch::Watch;
 
 /// What a running server can be told.
@@ -150,7 +150,7 @@ pub fn hangups() -> anyhow::Result<Signal> {
 
 /// Time between two looks at the certificate's files. They are read whole: file
 /// systems differ in what their times tell, and the files are small.
-const LOOK: Duration = Duration::from_secs(2);
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 impl Running {
     /// Does what it is told, and looks after the certificate. Never ends;
@@ -206,10 +206,11 @@ impl Running {
         };
         let before = self.generation.identity.clone();
         plan.announce();
+        next.announce_limits(Some(&self.generation));
         let reloaded = self.take_over(next, plan).await;
         let after = self.generation.identity.as_ref();
         if before.as_ref().map(Arc::as_ptr) != after.map(Arc::as_ptr) {
-            self.settle_certificate();
+            self.settle_certificate(before.as_deref());
         }
         Ok(reloaded)
     }
@@ -226,23 +227,38 @@ impl Running {
     /// Serves with the certificate that is in the files, if it is a good one.
     async fn look_at_certificate(&mut self) {
         self.remind();
-        match self.renew().await {
+        let renewal = self.renew().await;
+        if !matches!(renewal, Some(Ok(Renewal::Shorter(_)))) {
+            self.candidate.forget();
+        }
+        match renewal {
             None | Some(Ok(Renewal::Same)) => {
                 if self.replacement.settled() {
                     tracing::info!("the certificate's files are again those that are served with");
                 }
             }
-            Some(Ok(Renewal::New(identity))) => {
-                self.replace_identity(Arc::from(identity));
-                self.settle_certificate();
-                tracing::info!("certificate replaced");
-            }
-            Some(Err(findings)) => {
-                if self.replacement.failed(Instant::now()) {
-                    findings.iter().for_each(|it| log_finding(&it.as_warning()));
-                    tracing::warn!("the server goes on with the certificate that it has");
+            Some(Ok(Renewal::New(identity))) => self.replace_certificate(identity),
+            Some(Ok(Renewal::Shorter(identity))) => {
+                if let Some(identity) = self.candidate.seen(identity, Instant::now()) {
+                    self.replace_certificate(identity);
                 }
             }
+            Some(Err(findings)) => self.complain_of_certificate(&findings),
+        }
+    }
+
+    fn replace_certificate(&mut self, identity: Box<Identity>) {
+        let before = self.generation.identity.clone();
+        self.replace_identity(Arc::from(identity));
+        self.settle_certificate(before.as_deref());
+        tracing::info!("certificate replaced");
+    }
+
+    fn complain_of_certificate(&mut self, findings: &[Finding]) {
+        let reasons: String = findings.iter().map(|it| format!("{it}\n")).collect();
+        if self.replacement.failed(&reasons, Instant::now()) {
+            findings.iter().for_each(|it| log_finding(&it.as_warning()));
+            tracing::warn!("the server goes on with the certificate that it has");
         }
     }
 
@@ -250,9 +266,10 @@ impl Running {
     async fn renew(&self) -> Option<Result<Renewal, Vec<Finding>>> {
         let running = Arc::clone(self.generation.identity.as_ref()?);
         let tls = self.generation.config.tls.clone()?;
+        let public_name = self.generation.config.listen.public_name.clone();
         let file = tls.certificate.value.clone();
         let renew = move || {
-            tls::renew(&tls, &running, SystemTime::now())
+            tls::renew(&tls, public_name.as_ref(), &running, SystemTime::now())
                 .map_err(|findings| named_by(&tls, findings))
         };
         let renewed = spawn_blocking(renew).await;
@@ -260,10 +277,20 @@ impl Running {
     }
 
     /// Another certificate is in force.
-    fn settle_certificate(&mut self) {
+    fn settle_certificate(&mut self, before: Option<&Identity>) {
         self.replacement.settled();
+        self.candidate.forget();
         self.reminder = super::certificate::Reminder::default();
         self.generation.announce_certificate();
+        // With a public name it has been looked whether the certificate is for that.
+        if self.generation.config.listen.public_name.is_none()
+            && let (Some(before), Some(now)) = (before, &self.generation.identity)
+            && let Some(finding) = now
+                .certificate
+                .other_hosts(self.generation.certificate_file(), &before.certificate)
+        {
+            log_finding(&finding);
+        }
     }
 
     /// Tells the operator, in time, that the certificate comes to its end.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::certificate::{Reminder, Replacement};
+use super::certificate::{Candidate, Reminder, Replacement};
 use super::generation::Generation;
 use super::listeners::{self, Kind, Plan, Serving};
 use super::reload::Reloaded;
@@ -31,6 +31,7 @@ pub(super) struct Running {
     /// Told where the generation's certificate is.
     certificate_files: watch::Sender<Vec<PathBuf>>,
     pub(super) replacement: Replacement,
+    pub(super) candidate: Candidate,
     pub(super) reminder: Reminder,
     pub(super) manager: Manager,
 }
@@ -58,6 +59,7 @@ impl Running {
             drain,
             certificate_files,
             replacement: Replacement::default(),
+            candidate: Candidate::default(),
             reminder: Reminder::default(),
             manager,
             generation: Arc::new(generation),

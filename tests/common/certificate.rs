@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{CertificateParams, KeyPair, SerialNumber};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SerialNumber};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
@@ -21,6 +21,8 @@ pub struct Pair {
     pub certificate: String,
     pub key: String,
     der: CertificateDer<'static>,
+    /// Whom clients have to trust.
+    authority: CertificateDer<'static>,
 }
 
 impl Pair {
@@ -54,6 +56,38 @@ impl Pair {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
             der: certificate.der().clone(),
+            authority: certificate.der().clone(),
+        }
+    }
+
+    /// One that an authority has issued, whose certificate follows in the file.
+    pub fn issued(serial: u64) -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        Self {
+            certificate: certificate.pem() + &authority.pem(),
+            key: key.serialize_pem(),
+            der: certificate.der().clone(),
+            authority: authority.der().clone(),
+        }
+    }
+
+    /// The same without what follows in the file.
+    pub fn alone(&self) -> Self {
+        const END: &str = "-----END CERTIFICATE-----\n";
+        let end = self.certificate.find("-----END").unwrap();
+        Self {
+            certificate: self.certificate[..end].to_owned() + END,
+            key: self.key.clone(),
+            der: self.der.clone(),
+            authority: self.authority.clone(),
         }
     }
 
@@ -68,7 +102,7 @@ impl Pair {
 pub fn trusting(pairs: &[&Pair]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for pair in pairs {
-        roots.add(pair.der.clone()).unwrap();
+        roots.add(pair.authority.clone()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -86,6 +120,8 @@ pub struct Greeted {
     /// Whether an earlier session was resumed.
     pub resumed: bool,
     certificate: CertificateDer<'static>,
+    /// How many certificates were shown.
+    pub chain: usize,
 }
 
 impl Greeted {
@@ -104,6 +140,7 @@ impl Greeted {
         }
         Ok(Self {
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+            chain: session.peer_certificates().unwrap().len(),
             certificate: session.peer_certificates().unwrap()[0].clone().into_owned(),
             client: Client::over(StreamOwned::new(session, stream)),
         })
