@@ -8,8 +8,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::certificate::{Greeted, Pair, trusting};
@@ -1088,20 +1088,30 @@ impl Drop for Server {
     }
 }
 
-/// It starts when the file has been read, which a FIFO lets the test decide.
+/// A pipe that takes no more before somebody reads from it.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    for bytes in [&[b'\n'; 4096][..], b"\n"] {
+        while writer.write(bytes).is_ok() {}
+    }
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+/// It starts when it has logged its first line, which a full pipe lets the test
+/// decide.
 #[test]
 fn a_signal_before_the_server_is_ready_does_not_end_it() {
     let repo = TestRepo::new();
     let setup = Setup::new().repo("/repo", &repo.path());
-    let text = setup.config();
-    let file = setup.directory().join("fifo");
-    let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    let log = setup.directory().join("log");
+    let file = setup.directory().join("serve.toml");
+    fs::write(&file, setup.config()).unwrap();
+    let (mut reader, writer) = full_pipe();
     let child = std::process::Command::new(env!("CARGO_BIN_EXE_ostree-serve"))
         .arg("--config")
         .arg(&file)
-        .stderr(fs::File::create(&log).unwrap())
+        .stderr(writer)
         .spawn()
         .unwrap();
     let mut server = Server(child);
@@ -1115,21 +1125,98 @@ fn a_signal_before_the_server_is_ready_does_not_end_it() {
         (caught & 1 != 0).then_some(())
     });
     rustix::process::kill_process(pid, Signal::HUP).unwrap();
+    let log = Arc::new(Mutex::new(String::new()));
+    let written = Arc::clone(&log);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = reader.read(&mut bytes) {
+            *written.lock().unwrap() += &String::from_utf8_lossy(&bytes[..count]);
+        }
+    });
     let said = |part: &str| {
-        wait_for(part, || {
-            fs::read_to_string(&log)
-                .unwrap()
-                .contains(part)
-                .then_some(())
-        });
+        wait_for(part, || log.lock().unwrap().contains(part).then_some(()));
     };
-    fs::write(&file, &text).unwrap();
     said("listening for HTTP to redirect");
     // It was not forgotten, either.
-    fs::write(&file, &text).unwrap();
     said("configuration reloaded: nothing changed");
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     assert!(server.0.wait().unwrap().success());
+}
+
+fn make_fifo(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, path, fifo, mode, 0).unwrap();
+}
+
+/// Nobody writes to it. A reload waited for that for ever, and certificates with
+/// it.
+#[test]
+fn a_configuration_that_is_no_file_is_refused() {
+    let repo = TestRepo::new();
+    let server = Process::start(Setup::new().repo("/repo", &repo.path()));
+    let file = server.directory().join("serve.toml");
+    fs::remove_file(&file).unwrap();
+    make_fifo(&file);
+    server.hang_up();
+    let log = server.log();
+    assert!(
+        log.contains("cannot be read: it is no regular file"),
+        "{log}"
+    );
+    assert_eq!(status(server.http(), "/repo/config"), 200);
+}
+
+/// A key is on a file server that does not answer, for which a FIFO stands. The
+/// certificate is renewed all the same, and who asks for further reloads gets one
+/// when it answers again.
+#[test]
+fn a_reload_that_hangs_keeps_nothing_else_waiting() {
+    let (repo, other) = (TestRepo::new(), TestRepo::new());
+    let setup = Setup::new().repo("/repo", &repo.path()).own_certificate();
+    let (old, new) = (Pair::new(1), Pair::new(2));
+    old.put(setup.directory());
+    let mut server = setup.start();
+    let key = server.directory().join("key");
+    make_fifo(&key);
+    let text = server.configuration();
+    let signed = format!(
+        "{text}[[repo]]\nprefix = \"/other\"\npath = {:?}\nverify_keys = [\"key\"]\n",
+        other.path()
+    );
+    fs::write(server.directory().join("serve.toml"), signed).unwrap();
+    let ask = |server: &TestServer| {
+        let control = server.control().clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(control.reload())
+        })
+    };
+    let hanging = ask(&server);
+    // It opens as soon as somebody is about to read, and the reader then waits for
+    // what does not come.
+    let answer = fs::File::options().write(true).open(&key).unwrap();
+    new.put(server.directory());
+    wait_for("the new certificate", || {
+        has_shown(&server, &new, &[&old]).then_some(())
+    });
+    assert_eq!(status(server.http(), "/repo/config"), 200);
+    assert!(!hanging.is_finished());
+    // What the file says now is for the others, and not for the one that hangs.
+    fs::write(server.directory().join("serve.toml"), &text).unwrap();
+    let others: Vec<_> = (0..3).map(|_| ask(&server)).collect();
+    assert!(has_shown(&server, &new, &[&old]));
+    drop(answer);
+    let refused = hanging.join().unwrap();
+    assert!(
+        matches!(&refused, Err(Refused::Wrong(findings)) if findings[0].place.file == key),
+        "{refused:?}"
+    );
+    for other in others {
+        assert_eq!(other.join().unwrap().unwrap().changes, [""; 0]);
+    }
+    assert!(has_shown(&server, &new, &[&old]), "the old one is back");
+    assert_eq!(reload(&mut server, &text), [""; 0]);
 }
 
 #[test]

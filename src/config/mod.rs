@@ -11,6 +11,9 @@ mod address;
 mod prefix;
 mod written;
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -238,7 +241,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it; never empty.
     pub fn load(file: &Path) -> Result<Self, Vec<Finding>> {
-        let text = std::fs::read_to_string(file).map_err(|error| {
+        let text = read(file).map_err(|error| {
             let finding = Finding::error(file, format!("cannot be read: {error}"));
             vec![
                 finding
@@ -257,6 +260,21 @@ impl Config {
         let written = written::parse(text, file).map_err(|finding| vec![finding])?;
         written::Source { file, text }.judge(written)
     }
+}
+
+/// A regular file's text. Nothing else can be read again at a reload.
+fn read(file: &Path) -> io::Result<String> {
+    let mut opened = File::options()
+        .read(true)
+        // A FIFO opens at once, and is then found to be no regular file.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(file)?;
+    if !opened.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    opened.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

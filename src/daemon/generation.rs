@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::opening::Stage;
 use super::process::{descriptors, fit_into_descriptors};
 use super::reload::LOOK;
 use crate::config::{Config, Limits, Tls};
@@ -25,12 +26,21 @@ pub(super) struct Generation {
 
 impl Generation {
     /// Opens what a configuration names. Repositories and certificates that are
-    /// as in the `running` generation are taken over from it.
+    /// as in the `running` generation are taken over from it. What it waits for
+    /// is told as the `stage`.
     ///
     /// # Errors
     /// Everything that is wrong; never empty.
-    pub(super) fn open(config: Config, running: Option<&Self>) -> Result<Self, Vec<Finding>> {
+    pub(super) fn open(
+        config: Config,
+        running: Option<&Self>,
+        stage: &Stage,
+    ) -> Result<Self, Vec<Finding>> {
+        if let Some(tls) = &config.tls {
+            stage.is(tls.certificate.place.clone(), "the certificate's files");
+        }
         let identity = open_identity(&config, running.and_then(|it| it.identity.as_ref()));
+        touch(&config, stage);
         let routes = Routes::open(&config, running.map(|it| &*it.routes));
         let (identity, routes) = match (identity, routes) {
             (Ok(identity), Ok(routes)) => (identity, routes),
@@ -112,6 +122,26 @@ impl Generation {
             "certificate loaded"
         );
     }
+}
+
+/// Touches each directory that is to be opened. That changes nothing, and says
+/// which of them does not answer.
+fn touch(config: &Config, stage: &Stage) {
+    let repos = config.repos.iter().map(|it| (&it.mount, "repository"));
+    let statics = config.statics.iter().map(|it| (it, "directory"));
+    for (mount, what) in repos.chain(statics) {
+        let path = &mount.path.value;
+        stage.is(
+            mount.path.place.clone(),
+            format!("the {what} `{}`", path.display()),
+        );
+        // Whoever opens it says what is wrong.
+        _ = path.metadata();
+    }
+    stage.is(
+        &*config.file,
+        "a file of the repositories, or one of their `verify_keys`",
+    );
 }
 
 fn open_identity(

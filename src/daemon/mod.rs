@@ -3,6 +3,7 @@
 mod certificate;
 mod generation;
 mod listeners;
+mod opening;
 mod process;
 mod reload;
 mod running;
@@ -23,6 +24,7 @@ use crate::http::Service;
 use crate::systemd::Manager;
 use generation::Generation;
 use listeners::Plan;
+use opening::Stage;
 use reload::Order;
 use running::Running;
 
@@ -71,7 +73,9 @@ impl Daemon {
     /// # Errors
     /// Everything that stands in the way, as far as it can be told at once.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        let generation = Generation::open(config.clone(), None)?;
+        // Nobody asks what it waits for: nothing is served yet.
+        let stage = Stage::new(&*config.file, "the start");
+        let generation = Generation::open(config.clone(), None, &stage)?;
         generation.routes.put_in_force();
         generation.announce_limits(None);
         generation.announce_certificate();

@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::generation::{Generation, log_finding, named_by};
 use super::listeners;
+use super::opening::{Openings, Reply, failed};
 use super::running::Running;
 use crate::config::{Address, Config, Notice};
 use crate::finding::Finding;
@@ -25,7 +26,7 @@ use crate::watch::Watch;
 /// What a running server can be told.
 pub(super) enum Order {
     /// Read the configuration again, and tell what came of it.
-    Reload(oneshot::Sender<Result<Reloaded, Refused>>),
+    Reload(Reply),
     /// The certificate's files may have changed.
     LookAtCertificate,
 }
@@ -153,31 +154,56 @@ pub fn hangups() -> anyhow::Result<Signal> {
 pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 impl Running {
-    /// Does what it is told, and looks after the certificate. Never ends;
-    /// dropping the future leaves one whole generation in force.
+    /// Does what it is told, and looks after the certificate, also while something
+    /// that a reload opens does not answer. Never ends; dropping the future leaves
+    /// one whole generation in force.
     pub(super) async fn keep_up(&mut self, mut orders: mpsc::Receiver<Order>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut openings = Openings::new();
         loop {
+            if openings.is_due() {
+                self.begin_reload(&mut openings);
+            }
             tokio::select! {
                 Some(order) = orders.recv() => match order {
                     Order::Reload(reply) => {
-                        let outcome = self.reload().await;
-                        // Whoever asked may have lost patience.
-                        _ = reply.send(outcome.map_err(Refused::Wrong));
+                        if openings.ask(reply) {
+                            // Nothing begins, and yet there will be an outcome.
+                            self.manager.reloading();
+                        }
                     }
                     Order::LookAtCertificate => self.look_at_certificate().await,
                 },
+                (replies, opened) = openings.outcome() => {
+                    if !replies.is_empty() {
+                        self.end_reload(replies, opened).await;
+                    }
+                }
                 _ = looks.tick() => self.look_at_certificate().await,
             }
         }
     }
 
-    /// A reload from its first to its last moment. A service manager that wants
-    /// to know of both is told here, and nowhere else.
-    async fn reload(&mut self) -> Result<Reloaded, Vec<Finding>> {
+    /// The first moment of a reload. A service manager that wants to know of it is
+    /// told here.
+    fn begin_reload(&self, openings: &mut Openings<Opened>) {
         self.manager.reloading();
-        let outcome = self.try_reload().await;
+        let running = Arc::clone(&self.generation);
+        let file = running.config.file.clone();
+        openings.begin(&file, move |stage| {
+            let config = Config::load(&running.config.file)?;
+            let next = Generation::open(config, Some(&running), stage)?;
+            Ok(Opened { next, running })
+        });
+    }
+
+    /// Its last moment, and nowhere else is the service manager told of that.
+    async fn end_reload(&mut self, replies: Vec<Reply>, opened: Result<Opened, Vec<Finding>>) {
+        let outcome = match opened {
+            Ok(opened) => self.reload(opened).await,
+            Err(findings) => Err(findings),
+        };
         match &outcome {
             Ok(reloaded) => tracing::info!("configuration reloaded: {reloaded}"),
             Err(findings) => {
@@ -190,11 +216,14 @@ impl Running {
         }
         // Also where the old configuration is still in force: it serves.
         self.manager.ready();
-        outcome
+        for reply in replies {
+            // Whoever asked may have lost patience.
+            _ = reply.send(outcome.clone().map_err(Refused::Wrong));
+        }
     }
 
-    async fn try_reload(&mut self) -> Result<Reloaded, Vec<Finding>> {
-        let next = self.open_again().await?;
+    async fn reload(&mut self, opened: Opened) -> Result<Reloaded, Vec<Finding>> {
+        let next = opened.beside(&self.generation);
         let listen = &next.config.listen;
         let plan = match listeners::plan(listen, &self.listeners) {
             Ok(plan) => plan,
@@ -213,15 +242,6 @@ impl Running {
             self.settle_certificate(before.as_deref());
         }
         Ok(reloaded)
-    }
-
-    /// Opens what the configuration file says now. A disk may take its time.
-    async fn open_again(&self) -> Result<Generation, Vec<Finding>> {
-        let running = Arc::clone(&self.generation);
-        let file = running.config.file.clone();
-        let open = move || Generation::open(Config::load(&running.config.file)?, Some(&running));
-        let opened = spawn_blocking(open).await;
-        opened.unwrap_or_else(|error| Err(vec![Finding::error(file, failed(&error))]))
     }
 
     /// Serves with the certificate that is in the files, if it is a good one.
@@ -308,6 +328,24 @@ impl Running {
     }
 }
 
-fn failed(error: &JoinError) -> String {
-    format!("it could not be read: {error}")
+/// What the configuration file said, opened.
+struct Opened {
+    next: Generation,
+    /// What was in force when it was begun.
+    running: Arc<Generation>,
+}
+
+impl Opened {
+    /// The same beside what is in force now: a look may have replaced the
+    /// certificate meanwhile, and what was taken over is the one before.
+    fn beside(self, now: &Generation) -> Generation {
+        let Self { mut next, running } = self;
+        if let (Some(opened), Some(current)) = (&next.identity, &now.identity) {
+            let taken_over = running.identity.as_ref().map(Arc::as_ptr);
+            if taken_over == Some(Arc::as_ptr(opened)) || opened.is_like(current) {
+                next.identity = Some(Arc::clone(current));
+            }
+        }
+        next
+    }
 }
