@@ -78,7 +78,7 @@
 //! - [`http`] knows no sockets and no TLS, so that tests and benchmarks can call
 //!   [`http::Service::answer`] with nothing around it.
 //! - Only [`connection`] knows both a socket and HTTP. Only [`tls`] names
-//!   rustls, and only [`watch`] inotify.
+//!   rustls, and only [`watch`] notify.
 //! - Every name that is opened for a request comes from
 //!   [`resource::path::file_path`], never from request text, and is opened
 //!   beneath a directory descriptor that was opened once. Only
