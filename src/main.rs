@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use ostree_serve::config::{Config, DEFAULT_FILE, Prefix};
 use ostree_serve::control::brakes::Brakes;
 use ostree_serve::control::text::Text;
-use ostree_serve::control::{self, Reason, Reply, Request};
+use ostree_serve::control::{self, Reason, Reply, Request, Way};
 use ostree_serve::daemon::{self, Daemon, EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, StartError};
 use ostree_serve::finding::{Finding, Severity};
 use ostree_serve::systemd::Manager;
@@ -39,6 +39,26 @@ struct Source {
     config: PathBuf,
 }
 
+/// The running server. Its configuration file is read for the socket alone, and
+/// may have faults.
+#[derive(Args)]
+struct Server {
+    #[command(flatten)]
+    source: Source,
+    /// The control socket, instead of the one that the configuration file names.
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+}
+
+impl From<Server> for Way {
+    fn from(server: Server) -> Self {
+        match server.socket {
+            Some(path) => Self::Socket(path),
+            None => Self::Config(server.source.config),
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Looks for everything that would keep clients from being served.
@@ -58,14 +78,14 @@ enum Command {
         #[arg(long, value_name = "TEXT")]
         reason: Reason,
         #[command(flatten)]
-        source: Source,
+        server: Server,
     },
     /// Ends a hold: what is new is published again.
     Release {
         /// Where the repository is served, as in the configuration.
         prefix: Prefix,
         #[command(flatten)]
-        source: Source,
+        server: Server,
     },
     /// Says how the running server and its repositories stand.
     Status {
@@ -75,7 +95,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        source: Source,
+        server: Server,
     },
     /// Serves a small built-in repository on this machine, to try clients with.
     Demo,
@@ -96,16 +116,16 @@ fn main() -> ExitCode {
         Some(Command::Hold {
             prefix,
             reason,
-            source,
-        }) => ask(&source, &Request::Hold { prefix, reason }, false),
-        Some(Command::Release { prefix, source }) => {
-            ask(&source, &Request::Release { prefix }, false)
+            server,
+        }) => ask(&server.into(), &Request::Hold { prefix, reason }, false),
+        Some(Command::Release { prefix, server }) => {
+            ask(&server.into(), &Request::Release { prefix }, false)
         }
         Some(Command::Status {
             prefix,
             json,
-            source,
-        }) => ask(&source, &Request::Status { prefix }, json),
+            server,
+        }) => ask(&server.into(), &Request::Status { prefix }, json),
         Some(Command::Demo) => finish(demo::run()),
     }
 }
@@ -120,8 +140,11 @@ fn run(source: &Source) -> Result<(), StartError> {
         let hangups = daemon::hangups()?;
         let config = Config::load(&source.config)?;
         let daemon = Daemon::start(&config)?.managed_by(manager);
-        let brakes = Arc::new(Brakes::restored(daemon.service(), manager, inherited));
-        let _control = control::server::start(&config.listen.control, Arc::clone(&brakes))?;
+        let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
+        let way = Way::Config(file);
+        let brakes = Arc::new(Brakes::restored(daemon.service(), manager, way, inherited));
+        let socket = &config.listen.control.value;
+        let _control = control::server::start(socket, Arc::clone(&brakes))?;
         let shutdown = daemon::termination(|| {})?;
         daemon.control().reload_at(hangups);
         manager.ready();
@@ -136,17 +159,18 @@ fn run(source: &Source) -> Result<(), StartError> {
 }
 
 /// Asks the running server.
-fn ask(source: &Source, request: &Request, json: bool) -> ExitCode {
-    let config = match Config::load(&source.config) {
-        Ok(config) => config,
-        Err(findings) => return finish(Err(findings.into())),
-    };
-    let reply = match control::client::ask(&config.listen.control, &source.config, request) {
+fn ask(way: &Way, request: &Request, json: bool) -> ExitCode {
+    let warn = |finding: &Finding| say(&mut stderr(), finding);
+    let reply = match control::client::ask(way, request, warn) {
         Ok(reply) => reply,
         Err(error) => return finish(Err(error.into())),
     };
     let now = SystemTime::now();
-    let text = Text { reply: &reply, now };
+    let text = Text {
+        reply: &reply,
+        now,
+        way,
+    };
     match &reply {
         Reply::Refused(_) => {
             say(&mut stderr(), format_args!("ostree-serve: {text}"));

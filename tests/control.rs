@@ -396,6 +396,69 @@ fn without_a_directory_for_the_socket_it_serves_all_the_same() {
     assert!(said.contains("there is no control socket at "), "{said}");
 }
 
+/// Somebody is repairing the configuration, and it is not finished.
+#[test]
+fn the_brake_works_while_the_configuration_has_faults() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    process.configure(|text| text + "grase = \"2h\"\n");
+    let said = done(&process, &["hold", "/repo", "--reason", "bad kernel"]);
+    assert!(said.contains("/repo is HELD."), "{said}");
+
+    process.configure(|text| text + "grace = 2h\n");
+    let said = done(&process, &["status"]);
+    let file = process.directory().join("serve.toml");
+    let warning = format!("{}:", file.display());
+    assert!(
+        said.contains(&warning) && said.contains(": warning: "),
+        "{said}"
+    );
+    assert!(said.contains("it asks at"), "{said}");
+    assert!(said.contains("HELD        by"), "{said}");
+}
+
+#[test]
+fn the_brake_works_by_the_socket_alone() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    fs::remove_file(process.directory().join("serve.toml")).unwrap();
+    let (code, said) = ask(&process, &["status"]);
+    assert_eq!(code, 1, "{said}");
+    let parts = [
+        "serve.toml: warning: cannot be read: ",
+        "fix: it asks at /run/ostree-serve/control.sock all the same",
+        "--socket PATH",
+        "serve.toml may name another",
+    ];
+    for part in parts {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+
+    let path = socket(&process);
+    let by_socket = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("--socket").arg(&path);
+        spoken(command.output().unwrap())
+    };
+    let (code, said) = by_socket(&["hold", "/repo", "--reason", "bad kernel"]);
+    assert_eq!(code, 0, "{said}");
+    let release = format!("ostree-serve release /repo --socket {}\n", path.display());
+    assert!(said.contains(&release), "{said}");
+    let (_, said) = by_socket(&["status"]);
+    assert!(said.contains(&release), "{said}");
+    assert_eq!(by_socket(&["release", "/repo"]).0, 0);
+}
+
+#[test]
+fn commands_that_are_named_find_the_same_server() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    let file = process.directory().join("serve.toml");
+    let said = done(&process, &["hold", "/repo", "--reason", "bad kernel"]);
+    let expected = format!("ostree-serve release /repo --config {}\n", file.display());
+    assert!(said.contains(&expected), "{said}");
+}
+
 /// A service manager's end of the notifications.
 struct Manager {
     socket: UnixDatagram,

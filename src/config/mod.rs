@@ -8,6 +8,7 @@
 //! defaults in this module.
 
 mod address;
+mod control;
 mod prefix;
 mod written;
 
@@ -18,12 +19,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::{Address, PublicName};
+pub use control::ControlSocket;
 pub use prefix::Prefix;
 
 use crate::finding::{Finding, Place};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/ostree-serve/serve.toml";
+
+/// Where the control socket is unless the configuration says otherwise.
+pub const DEFAULT_CONTROL: &str = "/run/ostree-serve/control.sock";
 
 /// A configuration without contradictions.
 #[derive(Clone, Debug)]
@@ -54,7 +59,7 @@ pub struct Listen {
     /// Reserved for status and metrics.
     pub admin: Address,
     /// A Unix socket for `hold`, `release` and `status`.
-    pub control: PathBuf,
+    pub control: Placed<PathBuf>,
     /// What redirects name instead of the host that the client used.
     pub public_name: Option<PublicName>,
     /// Every address of the above, and where it was written.

@@ -304,6 +304,7 @@ fn the_shipped_file_documents_every_key_with_its_default() {
         let mut config = parse(text).unwrap_or_else(|findings| panic!("{findings:?}"));
         // Only one of them is written anywhere.
         config.listen.places.clear();
+        config.listen.control.place = Path::new("/etc/x").into();
         format!(
             "{:?} {:?} {:?}",
             config.listen,

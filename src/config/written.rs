@@ -40,7 +40,7 @@ struct Listen {
     redirect: Vec<Spanned<String>>,
     http: Vec<Spanned<String>>,
     admin: Spanned<String>,
-    control: PathBuf,
+    control: Spanned<PathBuf>,
     public_name: Option<Spanned<String>>,
 }
 
@@ -52,7 +52,7 @@ impl Default for Listen {
             redirect: vec![defaulted("[::]:8080")],
             http: Vec::new(),
             admin: defaulted("127.0.0.1:9443"),
-            control: "/run/ostree-serve/control.sock".into(),
+            control: Spanned::new(0..0, super::DEFAULT_CONTROL.into()),
             public_name: None,
         }
     }
@@ -307,7 +307,7 @@ impl Source<'_> {
             redirect,
             http,
             admin: admin?,
-            control: self.absolute(&written.control),
+            control: self.path(&written.control),
             public_name,
             places: taken,
         };

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use super::{Held, Lasting, Reason, Refused, Released, Reply, Report, Repository, Request};
+use super::{Held, Lasting, Reason, Refused, Released, Reply, Report, Repository, Request, Way};
 use crate::config::Prefix;
 use crate::finding::shell_word;
 use crate::http::Service;
@@ -79,6 +79,8 @@ impl Served for Service {
 pub struct Brakes {
     served: Arc<dyn Served>,
     manager: Manager,
+    /// How the commands that are named find this server.
+    way: Way,
     /// One at a time holds or releases, so that the repositories and what is kept
     /// of them agree. Reports do not wait for it: the service manager may be slow.
     turn: Mutex<()>,
@@ -96,10 +98,17 @@ struct Kept {
 
 impl Brakes {
     /// The brakes of what is served, as they were in the process before this one.
-    pub fn restored(served: Arc<dyn Served>, manager: Manager, inherited: Vec<Inherited>) -> Self {
+    /// `way` is for the commands that it names.
+    pub fn restored(
+        served: Arc<dyn Served>,
+        manager: Manager,
+        way: Way,
+        inherited: Vec<Inherited>,
+    ) -> Self {
         let this = Self {
             served,
             manager,
+            way,
             turn: Mutex::default(),
             kept: Mutex::default(),
             started: (SystemTime::now(), Instant::now()),
@@ -129,7 +138,7 @@ impl Brakes {
                 Some((prefix, brake)) => systemd::unseal(descriptor)
                     .and_then(|frozen| brake.restore(&frozen))
                     .map(|()| log_restored(prefix, &brake.status()))
-                    .inspect_err(|error| log_broken(prefix, error))
+                    .inspect_err(|error| log_broken(prefix, error, &self.way))
                     .err(),
                 None => {
                     log_orphan(&name);
@@ -165,8 +174,9 @@ impl Brakes {
             Refused::new(
                 format!("{prefix} cannot be held: {error}"),
                 format!(
-                    "see what stands in the way: ostree-serve status {}",
-                    word(prefix)
+                    "see what stands in the way: ostree-serve status {}{}",
+                    word(prefix),
+                    self.way
                 ),
             )
         })?;
@@ -285,7 +295,7 @@ impl Brakes {
         {
             let obstacle = Obstacle {
                 reason: lost(reason),
-                remedy: recovery(&prefix),
+                remedy: recovery(&prefix, &self.way),
                 since: since.clone(),
                 file: name,
             };
@@ -360,11 +370,12 @@ fn lost(reason: &str) -> String {
     )
 }
 
-fn recovery(prefix: &Prefix) -> String {
+fn recovery(prefix: &Prefix, way: &Way) -> String {
     let prefix = word(prefix);
     format!(
         "look what clients get now, then hold it again: \
-         ostree-serve hold {prefix} --reason TEXT; or go without: ostree-serve release {prefix}"
+         ostree-serve hold {prefix} --reason TEXT{way}; or go without: \
+         ostree-serve release {prefix}{way}"
     )
 }
 
@@ -379,8 +390,8 @@ fn log_restored(prefix: &Prefix, status: &Status) {
     );
 }
 
-fn log_broken(prefix: &Prefix, reason: &str) {
-    tracing::error!(%prefix, remedy = recovery(prefix), "{}", lost(reason));
+fn log_broken(prefix: &Prefix, reason: &str, way: &Way) {
+    tracing::error!(%prefix, remedy = recovery(prefix, way), "{}", lost(reason));
 }
 
 fn log_orphan(name: &str) {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 
 use super::peer::group_name;
-use super::{Reply, Request};
+use super::{Reply, Request, Way};
+use crate::config::ControlSocket;
+use crate::finding::Finding;
 
 /// How long the server may be silent. It waits for its disks and for the service
 /// manager, and neither should take that long.
@@ -18,19 +20,30 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest reply that is read, in bytes: far more than any server has to say.
 const REPLY_MAX: u64 = 64 << 20;
 
-/// Asks the server at a control socket. `config` is the file that names it, for
-/// the errors.
+/// Asks the server that is found this way. What is doubtful about the way is
+/// told to `warn`.
 ///
 /// # Errors
 /// Why there is no reply, and what to do about it. The server's own refusal is a
 /// [`Reply`].
-pub fn ask(socket: &Path, config: &Path, request: &Request) -> anyhow::Result<Reply> {
-    let stream = UnixStream::connect(socket)
-        .map_err(|error| anyhow!("{}", unreachable(socket, config, &error)))?;
+pub fn ask(way: &Way, request: &Request, warn: impl FnOnce(&Finding)) -> anyhow::Result<Reply> {
+    let (socket, named) = match way {
+        Way::Config(file) => {
+            let found = ControlSocket::of(file);
+            if let Some(doubt) = &found.doubt {
+                warn(&doubt.clone().remedy(remedy(&found.path)));
+            }
+            let named = named(&found, file);
+            (found.path, named)
+        }
+        Way::Socket(path) => (path.clone(), "see what --socket should name".to_owned()),
+    };
+    let stream = UnixStream::connect(&socket)
+        .map_err(|error| anyhow!("{}", unreachable(&socket, &named, &error)))?;
     let line = exchange(stream, request).with_context(|| {
         format!(
             "the server at {} gave no reply; whether it did as asked is not known: \
-             see its log, and `ostree-serve status`",
+             see its log, and `ostree-serve status{way}`",
             socket.display()
         )
     })?;
@@ -41,6 +54,24 @@ pub fn ask(socket: &Path, config: &Path, request: &Request) -> anyhow::Result<Re
             env!("CARGO_PKG_VERSION")
         )
     })
+}
+
+fn remedy(path: &Path) -> String {
+    format!(
+        "it asks at {} all the same; if that is wrong, name the socket with --socket PATH: the \
+         server's log says where it listens for control",
+        path.display()
+    )
+}
+
+/// Who says that the socket is there.
+fn named(found: &ControlSocket, file: &Path) -> String {
+    let (path, file) = (found.path.display(), file.display());
+    match (found.named, &found.doubt) {
+        (true, _) => format!("{file} says control = \"{path}\""),
+        (false, None) => format!("{file} names no other"),
+        (false, Some(_)) => format!("{file} may name another"),
+    }
 }
 
 fn exchange(mut stream: UnixStream, request: &Request) -> anyhow::Result<Vec<u8>> {
@@ -67,14 +98,14 @@ fn exchange(mut stream: UnixStream, request: &Request) -> anyhow::Result<Vec<u8>
 }
 
 /// What is said when nobody can be reached.
-fn unreachable(socket: &Path, config: &Path, error: &io::Error) -> String {
-    let (path, config) = (socket.display(), config.display());
-    let named = format!("{config} says control = \"{path}\"");
+fn unreachable(socket: &Path, named: &str, error: &io::Error) -> String {
+    let path = socket.display();
     match error.kind() {
         ErrorKind::NotFound => format!(
             "there is no control socket at {path}\n    \
              fix: is the server running? {named}, and the running server may have been told \
-             otherwise; its log says where it listens for control, or why it does not"
+             otherwise; its log says where it listens for control (name that with --socket), or \
+             why it does not"
         ),
         ErrorKind::ConnectionRefused => format!(
             "nobody listens at {path}\n    \
@@ -104,7 +135,7 @@ mod tests {
         let cases = [
             (
                 ErrorKind::NotFound,
-                "is the server running? /etc/x.toml says control = \"/\"",
+                "is the server running? /etc/x.toml says so",
             ),
             (ErrorKind::ConnectionRefused, "fix: start the server"),
             (
@@ -114,7 +145,7 @@ mod tests {
             (ErrorKind::OutOfMemory, "cannot connect to /: out of memory"),
         ];
         for (kind, expected) in cases {
-            let said = unreachable(Path::new("/"), Path::new("/etc/x.toml"), &kind.into());
+            let said = unreachable(Path::new("/"), "/etc/x.toml says so", &kind.into());
             assert!(said.contains(expected), "{said}");
         }
     }

@@ -12,15 +12,37 @@ pub mod server;
 pub mod text;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Prefix;
+use crate::config::{DEFAULT_FILE, Prefix};
+use crate::finding::shell_word;
 use crate::repo::status::{Hold, Obstacle, Status};
 
 /// What a request may have, in bytes, with its line feed.
 pub const REQUEST_MAX: usize = 64 * 1024;
+
+/// How a subcommand finds the socket. As text, it is what has to follow a command
+/// for that: nothing, or options with a space before them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By this configuration file (`--config`).
+    Config(PathBuf),
+    /// It is here (`--socket`).
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(file) if file == Path::new(DEFAULT_FILE) => Ok(()),
+            Self::Config(file) => write!(f, " --config {}", shell_word(file)),
+            Self::Socket(path) => write!(f, " --socket {}", shell_word(path)),
+        }
+    }
+}
 
 /// What is asked of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,6 +280,18 @@ mod tests {
             assert_eq!(parsed.clone().ok(), expected, "{line} {parsed:?}");
         }
         assert!(Request::parse(b"{\"release\":{\"prefix\":\"/\xff\"}}").is_err());
+    }
+
+    #[test]
+    fn commands_name_what_is_not_the_default() {
+        let cases = [
+            (Way::Config(DEFAULT_FILE.into()), ""),
+            (Way::Config("/a b".into()), " --config '/a b'"),
+            (Way::Socket("/run/s".into()), " --socket /run/s"),
+        ];
+        for (way, expected) in cases {
+            assert_eq!(way.to_string(), expected);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{Held, Lasting, Refused, Released, Reply, Report, Repository};
+use super::{Held, Lasting, Refused, Released, Reply, Report, Repository, Way};
 use crate::config::Prefix;
 use crate::finding::shell_word;
 use crate::repo::status::{Hold, Obstacle, Status};
@@ -15,6 +15,8 @@ pub struct Text<'r> {
     pub reply: &'r Reply,
     /// The time that ages are counted to.
     pub now: SystemTime,
+    /// How the commands that are named find the server.
+    pub way: &'r Way,
 }
 
 impl Display for Text<'_> {
@@ -51,10 +53,11 @@ impl Text<'_> {
             f,
             "\n\
              Clients get exactly this generation: {}, with {}.\n\
-             Nothing newer is published until: ostree-serve release {}",
+             Nothing newer is published until: ostree-serve release {}{}",
             self.generation(status),
             refs(status),
-            word(prefix)
+            word(prefix),
+            self.way
         )?;
         match &held.lasting {
             Lasting::Restarts => f.write_str(
@@ -115,8 +118,9 @@ impl Text<'_> {
             return writeln!(
                 f,
                 "If there is something newer in {}, it is published next, as soon as it is seen\n\
-                 to be complete; `ostree-serve status` then shows a higher number.",
-                status.path.display()
+                 to be complete; `ostree-serve status{}` then shows a higher number.",
+                status.path.display(),
+                self.way
             );
         }
         writeln!(
@@ -165,7 +169,8 @@ impl Text<'_> {
         }
         if let Some(hold) = &status.held {
             row(f, "HELD", format_args!("by {}", self.hold(hold)))?;
-            let release = format_args!("to end it: ostree-serve release {}", word(prefix));
+            let (prefix, way) = (word(prefix), self.way);
+            let release = format_args!("to end it: ostree-serve release {prefix}{way}");
             row(f, "", release)?;
         }
         status
@@ -289,6 +294,7 @@ impl Display for Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DEFAULT_FILE;
 
     fn at(time: &str) -> SystemTime {
         humantime::parse_rfc3339(time).unwrap()
@@ -296,7 +302,8 @@ mod tests {
 
     fn said(reply: &Reply) -> String {
         let now = at("2026-03-01T02:00:00Z");
-        Text { reply, now }.to_string()
+        let way = &Way::Config(DEFAULT_FILE.into());
+        Text { reply, now, way }.to_string()
     }
 
     fn hold() -> Hold {

@@ -166,7 +166,7 @@ fn changes(old: &Generation, new: &Generation) -> Vec<String> {
     if old.limits != new.limits {
         changes.push("limits changed".into());
     }
-    if old.config.listen.control != new.config.listen.control {
+    if old.config.listen.control.value != new.config.listen.control.value {
         changes.push("`listen.control` will change at the next restart".into());
     }
     if old.config.listen.public_name != new.config.listen.public_name {

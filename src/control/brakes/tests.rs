@@ -71,7 +71,11 @@ fn brakes(inherited: Vec<Inherited>) -> Brakes {
         (prefix("/a"), toy(false)),
         (prefix("/fails"), toy(true)),
     ]);
-    Brakes::restored(Arc::new(toys), Manager::NONE, inherited)
+    Brakes::restored(Arc::new(toys), Manager::NONE, way(), inherited)
+}
+
+fn way() -> Way {
+    Way::Config("/etc/x.toml".into())
 }
 
 fn hold(brakes: &Brakes, at: &str, reason: &str) -> Reply {
@@ -232,7 +236,8 @@ fn a_hold_that_is_lost_shows_until_somebody_decides() {
         };
         assert!(lost.reason.contains("IT IS NOT HELD"), "{lost:?}");
         assert!(
-            lost.remedy.contains("ostree-serve hold /a --reason"),
+            lost.remedy
+                .contains("ostree-serve hold /a --reason TEXT --config /etc/x.toml"),
             "{lost:?}"
         );
         assert_eq!(waiting(1), []);

@@ -6,10 +6,12 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use ostree_serve::config::{Address, Config};
+use ostree_serve::config::{Address, Config, ControlSocket};
 
 fuzz_target!(|text: &str| {
     let file = Path::new("/etc/ostree-serve/serve.toml");
+    // Found in whatever is there, and the same if all is well.
+    let socket = ControlSocket::written_in(text, file);
     let config = match Config::parse(text, file) {
         Ok(config) => config,
         Err(findings) => {
@@ -20,6 +22,8 @@ fuzz_target!(|text: &str| {
     };
 
     let listen = &config.listen;
+    assert_eq!(socket.doubt, None);
+    assert_eq!(socket.path, listen.control.value);
     assert!(!(listen.https.is_empty() && listen.http.is_empty()));
     assert!(listen.https.is_empty() || config.tls.is_some());
     let addresses: Vec<&Address> = [&listen.https, &listen.redirect, &listen.http]
