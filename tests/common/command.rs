@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 /// Programs whose Debian package has another name than they.
-const OTHER_PACKAGES: [(&str, &str); 1] = [("bwrap", "bubblewrap")];
+const OTHER_PACKAGES: [(&str, &str); 2] = [("bwrap", "bubblewrap"), ("systemd-analyze", "systemd")];
 
 /// How long a program may take, in seconds: far longer than any of them needs,
 /// so that a client that hangs is a failed test and not a lost afternoon.
