@@ -12,9 +12,10 @@ use std::time::SystemTime;
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat};
 use rustix::io::Errno;
 
-use crate::config::{Address, Config, Mount, PublicName, RepoMount, Tls};
+use crate::config::{Address, Config, Mount, Placed, PublicName, RepoMount, Tls};
+use crate::control::server::obstacle;
 use crate::files::{Cause, Directory, Links, Opened, Patience, Unreadable};
-use crate::finding::{Finding, shell_word};
+use crate::finding::{Finding, Severity, shell_word};
 use crate::repo::Repo;
 use crate::statics::Statics;
 use crate::tls;
@@ -37,6 +38,7 @@ pub fn check(file: &Path) -> Vec<Finding> {
     if let Some(tls) = &config.tls {
         findings.extend(check_tls(tls, config.listen.public_name.as_ref()));
     }
+    findings.extend(check_control(&config.listen.control));
     findings.extend(check_plaintext(file, &config.listen.http));
     for repo in &config.repos {
         findings.extend(check_repo(repo));
@@ -77,6 +79,21 @@ fn check_secrecy(key: &Path) -> Option<Finding> {
             mode & 0o7777
         );
         Finding::warning(key, reason).remedy(format!("chmod o= {}", shell_word(key)))
+    })
+}
+
+/// Whether the server will have its control socket. A directory that is not there
+/// may be one that systemd makes at the start.
+fn check_control(socket: &Placed<PathBuf>) -> Option<Finding> {
+    let finding = obstacle(socket)?;
+    let directory = socket.value.parent().unwrap_or(Path::new("/"));
+    let severity = match directory.exists() {
+        true => finding.severity,
+        false => Severity::Note,
+    };
+    Some(Finding {
+        severity,
+        ..finding
     })
 }
 

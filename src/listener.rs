@@ -1,20 +1,19 @@
 //! Bound sockets, who the peer is, and what to do when accepting fails.
 
+pub(crate) mod unix;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_reuseport;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -24,7 +23,7 @@ use crate::config::Address;
 #[derive(Debug)]
 pub struct Listener {
     /// Gone before the socket is closed.
-    name: Option<SocketName>,
+    name: Option<unix::Name>,
     socket: Socket,
     address: Address,
 }
@@ -35,29 +34,6 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// A Unix socket's name, which is removed with it.
-#[derive(Debug)]
-struct SocketName {
-    path: PathBuf,
-    removed: AtomicBool,
-}
-
-impl SocketName {
-    /// Only once: afterwards the name may be another's.
-    fn remove(&self) {
-        if !self.removed.swap(true, Ordering::Relaxed) {
-            // Nobody can be told, and the next start removes it as well.
-            _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl Drop for SocketName {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
 /// Connections that the kernel completes before they are accepted. The kernel
 /// lowers it to `net.core.somaxconn`.
 pub const BACKLOG: u16 = 4096;
@@ -66,9 +42,14 @@ pub const BACKLOG: u16 = 4096;
 /// back, and no client notices.
 #[derive(Debug)]
 pub struct Reserved {
-    name: Option<SocketName>,
-    socket: OwnedFd,
+    socket: ReservedSocket,
     address: Address,
+}
+
+#[derive(Debug)]
+enum ReservedSocket {
+    Tcp(OwnedFd),
+    Unix(unix::Reserved),
 }
 
 impl Reserved {
@@ -81,29 +62,20 @@ impl Reserved {
     /// # Errors
     /// What the system says, with advice where there is some.
     pub fn bind_beside(address: &Address, others: &[&Listener]) -> anyhow::Result<Self> {
-        let bound = sharing(others, || match address {
-            Address::Tcp(address) => {
-                bind_tcp(*address, !others.is_empty()).map_err(|errno| with_advice(errno, *address))
-            }
+        let reserve = || match address {
+            Address::Tcp(address) => bind_tcp(*address, !others.is_empty())
+                .map(ReservedSocket::Tcp)
+                .map_err(|errno| with_advice(errno, *address)),
             // Who may connect is decided by the directory that it is in.
-            Address::Unix(path) => reserve_unix(path, 0o666),
-        });
-        let socket = bound.with_context(|| format!("cannot listen at {address}"))?;
-        Ok(match address {
-            Address::Tcp(_) => Self {
-                name: None,
-                address: Address::Tcp(local_address(&socket)?),
-                socket,
-            },
-            Address::Unix(path) => Self {
-                name: Some(SocketName {
-                    path: path.clone(),
-                    removed: AtomicBool::new(false),
-                }),
-                address: address.clone(),
-                socket,
-            },
-        })
+            Address::Unix(path) => unix::reserve(path, 0o666).map(ReservedSocket::Unix),
+        };
+        let socket =
+            sharing(others, reserve).with_context(|| format!("cannot listen at {address}"))?;
+        let address = match &socket {
+            ReservedSocket::Tcp(socket) => Address::Tcp(local_address(socket)?),
+            ReservedSocket::Unix(_) => address.clone(),
+        };
+        Ok(Self { socket, address })
     }
 
     /// Where it is, with the port that the kernel chose for port 0.
@@ -118,22 +90,14 @@ impl Reserved {
     /// As [`Reserved::bind_beside`]: that a socket is bound does not mean that
     /// nobody else has the port.
     pub fn listen(self, others: &[&Listener]) -> anyhow::Result<Listener> {
-        let Self {
-            name,
-            socket,
-            address,
-        } = self;
-        let begun = sharing(others, || {
-            rustix::net::listen(&socket, BACKLOG.into()).map_err(|errno| match &address {
-                Address::Tcp(address) => with_advice(errno, *address),
-                Address::Unix(_) => io::Error::from(errno).into(),
-            })
-        });
-        begun.with_context(|| format!("cannot listen at {address}"))?;
-        let socket = match &address {
-            Address::Tcp(_) => Socket::Tcp(TcpListener::from_std(socket.into())?),
-            Address::Unix(_) => Socket::Unix(UnixListener::from_std(socket.into())?),
+        let Self { socket, address } = self;
+        let begun = match socket {
+            ReservedSocket::Tcp(socket) => listen_tcp(socket, &address, others),
+            ReservedSocket::Unix(reserved) => reserved
+                .listen()
+                .map(|(socket, name)| (Socket::Unix(socket), Some(name))),
         };
+        let (socket, name) = begun.with_context(|| format!("cannot listen at {address}"))?;
         let listener = Listener {
             name,
             socket,
@@ -142,6 +106,21 @@ impl Reserved {
         listener.share_port(false)?;
         Ok(listener)
     }
+}
+
+fn listen_tcp(
+    socket: OwnedFd,
+    address: &Address,
+    others: &[&Listener],
+) -> anyhow::Result<(Socket, Option<unix::Name>)> {
+    sharing(others, || {
+        let begun = rustix::net::listen(&socket, BACKLOG.into());
+        begun.map_err(|errno| match address {
+            Address::Tcp(address) => with_advice(errno, *address),
+            Address::Unix(_) => io::Error::from(errno).into(),
+        })
+    })?;
+    Ok((Socket::Tcp(TcpListener::from_std(socket.into())?), None))
 }
 
 /// Does something while others may have a part in these listeners' ports.
@@ -183,7 +162,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => drop_syn(listener.as_fd()),
             Socket::Unix(_) => {
-                self.name.iter().for_each(SocketName::remove);
+                self.name.iter().for_each(unix::Name::remove);
                 Ok(())
             }
         }
@@ -319,51 +298,6 @@ fn drop_syn(listener: BorrowedFd<'_>) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// Listens at a Unix socket with these permissions. Needs a runtime around it.
-///
-/// # Errors
-/// What the system says, or that another process listens there.
-pub(crate) fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
-    let socket = reserve_unix(path, mode)?;
-    rustix::net::listen(&socket, BACKLOG.into())?;
-    Ok(UnixListener::from_std(socket.into())?)
-}
-
-fn reserve_unix(path: &Path, mode: u32) -> anyhow::Result<OwnedFd> {
-    // What a process left behind that was killed. Only a socket that nobody
-    // listens at is in the way and without worth.
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
-    if is_socket {
-        match connect_unix(path) {
-            Err(Errno::CONNREFUSED) => {
-                std::fs::remove_file(path).context("the old socket cannot be removed")?;
-            }
-            // Its queue may be full (EAGAIN); then it is listening all the more.
-            Ok(()) | Err(Errno::AGAIN) => {
-                anyhow::bail!("another process listens there; stop it first")
-            }
-            Err(errno) => {
-                let reason = "it is not known whether another process listens there";
-                return Err(anyhow::Error::from(io::Error::from(errno)).context(reason));
-            }
-        }
-    }
-    let socket = unix_socket()?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
-    Ok(socket)
-}
-
-fn unix_socket() -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-}
-
-/// Connects without waiting: a server that reloads has other things to do.
-fn connect_unix(path: &Path) -> Result<(), Errno> {
-    rustix::net::connect(unix_socket()?, &SocketAddrUnix::new(path)?)
 }
 
 fn with_advice(errno: Errno, address: SocketAddr) -> anyhow::Error {

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use clap::{Args, Parser, Subcommand};
 use ostree_serve::config::{Config, DEFAULT_FILE, Prefix};
 use ostree_serve::control::brakes::Brakes;
+use ostree_serve::control::server::Door;
 use ostree_serve::control::text::Text;
 use ostree_serve::control::{self, Reason, Reply, Request, Way};
 use ostree_serve::daemon::{self, Daemon, EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, StartError};
@@ -139,12 +140,12 @@ fn run(source: &Source) -> Result<(), StartError> {
         // First of all: until then a SIGHUP ends the process.
         let hangups = daemon::hangups()?;
         let config = Config::load(&source.config)?;
-        let daemon = Daemon::start(&config)?.managed_by(manager);
+        let daemon = Daemon::start(&config)?;
         let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
         let way = Way::Config(file);
         let brakes = Arc::new(Brakes::restored(daemon.service(), manager, way, inherited));
-        let socket = &config.listen.control.value;
-        let _control = control::server::start(socket, Arc::clone(&brakes))?;
+        let door = Door::open(&config.listen.control, Arc::clone(&brakes))?;
+        let daemon = daemon.managed_by(manager).behind(door);
         let shutdown = daemon::termination(|| {})?;
         daemon.control().reload_at(hangups);
         manager.ready();

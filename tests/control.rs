@@ -459,6 +459,129 @@ fn commands_that_are_named_find_the_same_server() {
     assert!(said.contains(&expected), "{said}");
 }
 
+fn status_at(path: &Path) -> (i32, String) {
+    let mut command = Command::new(PROGRAM);
+    command.arg("status").arg("--socket").arg(path);
+    spoken(command.output().unwrap())
+}
+
+#[test]
+fn a_reload_moves_the_socket() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    let old = socket(&process);
+    let new = process.directory().join("other.sock");
+    let name = |text: String, path: &Path| {
+        text.replace(
+            old.file_name().unwrap().to_str().unwrap(),
+            path.to_str().unwrap(),
+        )
+    };
+
+    // Something is there already, and it is somebody's.
+    let living = UnixListener::bind(&new).unwrap();
+    process.configure(|text| name(text, &new));
+    process.hang_up();
+    let log = process.log();
+    assert!(log.contains("the configuration is not reloaded"), "{log}");
+    let line = log
+        .lines()
+        .find(|it| it.contains("another process listens there"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    assert!(
+        line.contains("ERROR") && line.contains("serve.toml:"),
+        "{line}"
+    );
+    assert_eq!(status_at(&old).0, 0);
+
+    drop(living);
+    process.hang_up();
+    let log = process.log();
+    assert!(log.contains("control socket"), "{log}");
+    assert!(!old.exists(), "the old socket goes");
+    done(&process, &["status"]);
+    assert_eq!(status_at(&new).0, 0);
+}
+
+#[test]
+fn a_reload_opens_what_the_start_could_not() {
+    let repo = TestRepo::new();
+    let process = Process::start(serving(&repo).control("run/control.sock"));
+    let path = process.directory().join("run/control.sock");
+    process.hang_up();
+    let log = process.log();
+    assert!(
+        log.contains("configuration reloaded: nothing changed"),
+        "{log}"
+    );
+    assert_eq!(status_at(&path).0, 1);
+
+    fs::create_dir(process.directory().join("run")).unwrap();
+    process.hang_up();
+    assert_eq!(status_at(&path).0, 0, "{}", process.log());
+
+    // Somebody tidied up.
+    fs::remove_file(&path).unwrap();
+    process.hang_up();
+    assert_eq!(status_at(&path).0, 0, "{}", process.log());
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_keeps_nothing_from_being_served() {
+    let repo = TestRepo::new();
+    let setup = serving(&repo).control("run/control.sock");
+    let directory = setup.directory().join("run");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, PermissionsExt::from_mode(0o555)).unwrap();
+    let nobody = |command: &mut Command| {
+        if rustix::process::geteuid().is_root() {
+            // Root may write everywhere, so somebody else has to be there.
+            command.uid(NOBODY).gid(NOBODY);
+        }
+    };
+    for directory in [setup.directory(), repo.path().parent().unwrap()] {
+        fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let mut server = Command::new(PROGRAM);
+    nobody(&mut server);
+    let process = Process::start_with(setup, server);
+    let expected = format!(
+        "this user cannot make the control socket in {}: Permission denied",
+        directory.display()
+    );
+    let log = wait_for("the error", || {
+        let log = process.log();
+        log.contains(&expected).then_some(log)
+    });
+    let line = log.lines().find(|it| it.contains(&expected)).unwrap();
+    let parts = ["ERROR", "RuntimeDirectory=ostree-serve", "chown USER"];
+    for part in parts {
+        assert!(line.contains(part), "{part:?} is not in {line}");
+    }
+    assert_eq!(get(&process, "/repo/config").0, 200);
+
+    let mut check = command(&process, &["check"]);
+    nobody(&mut check);
+    let (_, said) = spoken(check.output().unwrap());
+    assert!(said.contains(&format!("warning: {expected}")), "{said}");
+    assert!(
+        said.contains("fix: RuntimeDirectory=ostree-serve"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_socket_of_a_later_process_is_left_to_it() {
+    let repo = TestRepo::new();
+    let mut process = start(serving(&repo));
+    let path = socket(&process);
+    fs::remove_file(&path).unwrap();
+    let _later = UnixListener::bind(&path).unwrap();
+    process.signal(Signal::TERM);
+    assert!(process.wait().success());
+    assert!(UnixStream::connect(&path).is_ok());
+}
+
 /// A service manager's end of the notifications.
 struct Manager {
     socket: UnixDatagram,

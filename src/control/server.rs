@@ -1,10 +1,14 @@
 //! The server's end of the control socket.
 
+use std::fmt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::bail;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -14,7 +18,9 @@ use tokio::time::timeout;
 use super::brakes::Brakes;
 use super::peer::{Owner, Peer};
 use super::{REQUEST_MAX, Refused, Reply, Request};
-use crate::listener::{AcceptError, bind_unix};
+use crate::config::Placed;
+use crate::finding::{Finding, Severity, shell_word};
+use crate::listener::{AcceptError, unix};
 
 /// How long a client may take to send its request, and as long again to take the
 /// reply.
@@ -23,50 +29,189 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Clients at a time; others wait in the kernel's queue.
 pub const CLIENTS: usize = 16;
 
+/// The control socket of a server, which a reload may move.
+pub struct Door {
+    brakes: Arc<Brakes>,
+    /// Where it should be.
+    path: PathBuf,
+    open: Option<Control>,
+}
+
 /// A control socket that is being served, until it is dropped.
 #[derive(Debug)]
-pub struct Control {
-    path: PathBuf,
+struct Control {
+    name: unix::Name,
     task: JoinHandle<()>,
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
+        // As long as the task has the socket.
+        self.name.remove();
         self.task.abort();
-        // Nobody can be told, and the next start removes it as well.
-        _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Serves a control socket at this path. Needs a runtime around it.
-///
-/// If its directory does not exist, there is a warning in the log, and no socket.
-///
-/// # Errors
-/// Why it cannot listen there; among others that another process does.
-pub fn start(path: &Path, brakes: Arc<Brakes>) -> anyhow::Result<Option<Control>> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    if !directory.exists() {
-        tracing::warn!(
-            directory = %directory.display(),
-            remedy = "RuntimeDirectory=ostree-serve in the service's unit, or another \
-                      `listen.control`",
-            "there is no directory for the control socket: `hold`, `release` and `status` do not work"
-        );
-        return Ok(None);
+/// A control socket that nobody serves yet.
+pub struct Bound {
+    path: PathBuf,
+    listener: UnixListener,
+    name: unix::Name,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} opened", self.path.display())
+    }
+}
+
+impl Door {
+    /// Serves a control socket. Needs a runtime around it.
+    ///
+    /// If it cannot be had, the log says so, and there is none: that content is
+    /// served counts more. [`Door::plan`] tries it again.
+    ///
+    /// # Errors
+    /// If another process listens there, which is then a server that somebody forgot.
+    pub fn open(socket: &Placed<PathBuf>, brakes: Arc<Brakes>) -> anyhow::Result<Self> {
+        let mut door = Self {
+            brakes,
+            path: socket.value.clone(),
+            open: None,
+        };
+        match bind(socket) {
+            Ok(bound) => door.move_to(bound),
+            Err(Closed { finding, taken }) if taken => bail!("{finding}"),
+            Err(closed) => log_finding(&closed.finding),
+        }
+        Ok(door)
+    }
+
+    /// What it does, for the log and the service manager.
+    pub fn brakes(&self) -> &Brakes {
+        &self.brakes
+    }
+
+    /// Binds what is missing: a socket at another path, or the one that could not be
+    /// had before or has lost its name. Nothing that is there changes by that.
+    ///
+    /// # Errors
+    /// Why it cannot listen at another path. At the old one that is no news, and
+    /// only logged.
+    pub fn plan(&self, socket: &Placed<PathBuf>) -> Result<Option<Bound>, Finding> {
+        let stays = socket.value == self.path;
+        if stays && self.open.as_ref().is_some_and(|it| it.name.leads_here()) {
+            return Ok(None);
+        }
+        match bind(socket) {
+            Ok(bound) => Ok(Some(bound)),
+            Err(closed) if stays => {
+                log_finding(&closed.finding);
+                Ok(None)
+            }
+            Err(closed) => Err(Finding {
+                severity: Severity::Error,
+                ..closed.finding
+            }),
+        }
+    }
+
+    /// Serves there, and no longer where it did. Who has connected is still served.
+    pub fn move_to(&mut self, bound: Bound) {
+        let Bound {
+            path,
+            listener,
+            name,
+        } = bound;
+        tracing::info!(path = %path.display(), "listening for control");
+        let task = tokio::spawn(serve(listener, Arc::clone(&self.brakes)));
+        self.open = Some(Control { name, task });
+        self.path = path;
+    }
+}
+
+/// Why there is no control socket.
+struct Closed {
+    finding: Finding,
+    /// Whether another process listens there.
+    taken: bool,
+}
+
+fn bind(socket: &Placed<PathBuf>) -> Result<Bound, Closed> {
+    let path = &socket.value;
+    if let Some(finding) = obstacle(socket) {
+        let taken = false;
+        return Err(Closed { finding, taken });
     }
     // The members of the group may connect, and `Owner` looks who they are.
-    let listener = bind_unix(path, 0o660).with_context(|| {
-        format!(
-            "cannot listen for `hold`, `release` and `status` at {} (`listen.control`)",
-            path.display()
-        )
-    })?;
-    tracing::info!(path = %path.display(), "listening for control");
-    Ok(Some(Control {
-        path: path.to_owned(),
-        task: tokio::spawn(serve(listener, brakes)),
-    }))
+    match unix::bind(path, 0o660) {
+        Ok((listener, name)) => Ok(Bound {
+            path: path.clone(),
+            listener,
+            name,
+        }),
+        Err(error) => {
+            let taken = error.is::<unix::Taken>();
+            let reason = format!(
+                "cannot listen for `hold`, `release` and `status` at {} (`listen.control`): {error:#}",
+                path.display()
+            );
+            let finding = Finding::error(socket.place.clone(), reason)
+                .remedy("free the path, or name another one as `listen.control`");
+            Err(Closed { finding, taken })
+        }
+    }
+}
+
+/// What keeps this user from having a control socket, as far as it can be told
+/// without one. The server works without.
+pub fn obstacle(socket: &Placed<PathBuf>) -> Option<Finding> {
+    let path = &socket.value;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let finding = |what: String, remedy: &str| {
+        let reason = format!("{what}: `hold`, `release` and `status` do not work");
+        let remedy = format!("{remedy}, or another `listen.control`");
+        Some(Finding::warning(socket.place.clone(), reason).remedy(remedy))
+    };
+    let unit = "RuntimeDirectory=ostree-serve in the service's unit";
+    match accessat(
+        CWD,
+        directory,
+        Access::WRITE_OK | Access::EXEC_OK,
+        AtFlags::EACCESS,
+    ) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => {
+            let what = format!(
+                "there is no directory {} for the control socket",
+                directory.display()
+            );
+            return finding(what, unit);
+        }
+        Err(errno) => {
+            let what = format!(
+                "this user cannot make the control socket in {}: {}",
+                directory.display(),
+                std::io::Error::from(errno)
+            );
+            let remedy = format!("{unit}, or chown USER {}", shell_word(directory));
+            return finding(what, &remedy);
+        }
+    }
+    let in_the_way = std::fs::symlink_metadata(path).is_ok_and(|it| !it.file_type().is_socket());
+    if in_the_way {
+        let what = format!("{} is there, and is no socket", path.display());
+        return finding(what, &format!("rm {}", shell_word(path)));
+    }
+    None
+}
+
+/// Logs a finding. It is an error whatever the start makes of it: the brake is
+/// missing.
+fn log_finding(finding: &Finding) {
+    let place = &finding.place;
+    let remedy = finding.remedy.as_deref();
+    tracing::error!(%place, remedy, "{}", finding.reason);
 }
 
 async fn serve(listener: UnixListener, brakes: Arc<Brakes>) {

@@ -369,7 +369,10 @@ mod tests {
             redirect: redirect.iter().copied().map(Address::Tcp).collect(),
             http: Vec::new(),
             admin: Address::Unix("/nowhere".into()),
-            control: "/nowhere".into(),
+            control: crate::config::Placed {
+                value: "/nowhere".into(),
+                place: std::path::Path::new("serve.toml").into(),
+            },
             public_name: None,
             places: Vec::new(),
         }

@@ -19,6 +19,7 @@ pub use reload::{Control, Refused, Reloaded, hangups};
 pub use shutdown::{Outcome, termination};
 
 use crate::config::{Address, Config};
+use crate::control::server::Door;
 use crate::finding::Finding;
 use crate::http::Service;
 use crate::systemd::Manager;
@@ -65,6 +66,7 @@ pub struct Daemon {
     orders: mpsc::Receiver<Order>,
     certificate_files: watch::Sender<Vec<PathBuf>>,
     manager: Manager,
+    door: Option<Door>,
 }
 
 impl Daemon {
@@ -90,12 +92,22 @@ impl Daemon {
             orders,
             certificate_files,
             manager: Manager::NONE,
+            door: None,
         })
     }
 
     /// The same, with a service manager that is told of reloads.
     pub fn managed_by(self, manager: Manager) -> Self {
         Self { manager, ..self }
+    }
+
+    /// The same, with a control socket that follows the configuration, and is there
+    /// until all transfers have ended.
+    pub fn behind(self, door: Door) -> Self {
+        Self {
+            door: Some(door),
+            ..self
+        }
     }
 
     /// Where it listens, in the order of the configuration: HTTPS, plaintext,
@@ -123,6 +135,7 @@ impl Daemon {
             self.listeners,
             self.certificate_files,
             self.manager,
+            self.door,
         );
         tokio::select! {
             biased;

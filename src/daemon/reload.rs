@@ -225,6 +225,12 @@ impl Running {
     async fn reload(&mut self, opened: Opened) -> Result<Reloaded, Vec<Finding>> {
         let next = opened.beside(&self.generation);
         let listen = &next.config.listen;
+        let control = match &self.door {
+            Some(door) => door
+                .plan(&listen.control)
+                .map_err(|finding| vec![finding])?,
+            None => None,
+        };
         let plan = match listeners::plan(listen, &self.listeners) {
             Ok(plan) => plan,
             Err(error) => {
@@ -236,7 +242,7 @@ impl Running {
         let before = self.generation.identity.clone();
         plan.announce();
         next.announce_limits(Some(&self.generation));
-        let reloaded = self.take_over(next, plan).await;
+        let reloaded = self.take_over(next, plan, control).await;
         let after = self.generation.identity.as_ref();
         if before.as_ref().map(Arc::as_ptr) != after.map(Arc::as_ptr) {
             self.settle_certificate(before.as_deref());

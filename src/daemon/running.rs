@@ -13,6 +13,7 @@ use super::listeners::{self, Kind, Plan, Serving};
 use super::reload::Reloaded;
 use crate::connection::slots::Slots;
 use crate::connection::{Answerer, Purpose, Shared};
+use crate::control::server::{self as control, Door};
 use crate::http::Service;
 use crate::http::redirect::Redirect;
 use crate::routes::Site;
@@ -34,6 +35,8 @@ pub(super) struct Running {
     pub(super) candidate: Candidate,
     pub(super) reminder: Reminder,
     pub(super) manager: Manager,
+    /// Present if it can be asked.
+    pub(super) door: Option<Door>,
 }
 
 impl Running {
@@ -44,6 +47,7 @@ impl Running {
         listeners: Plan,
         certificate_files: watch::Sender<Vec<PathBuf>>,
         manager: Manager,
+        door: Option<Door>,
     ) -> Self {
         let (drain, draining) = watch::channel(false);
         let acceptor = generation.identity.as_deref().map(Acceptor::new);
@@ -62,6 +66,7 @@ impl Running {
             candidate: Candidate::default(),
             reminder: Reminder::default(),
             manager,
+            door,
             generation: Arc::new(generation),
         };
         running.listen(listeners);
@@ -70,7 +75,12 @@ impl Running {
 
     /// Makes another generation the one in force. Nothing of it fails, no
     /// connection notices, and requests that began go on as they began.
-    pub(super) async fn take_over(&mut self, next: Generation, plan: Plan) -> Reloaded {
+    pub(super) async fn take_over(
+        &mut self,
+        next: Generation,
+        plan: Plan,
+        control: Option<control::Bound>,
+    ) -> Reloaded {
         let addresses = plan.addresses();
         let old = std::mem::replace(&mut self.generation, Arc::new(next));
         let mut changes = changes(&old, &self.generation);
@@ -84,6 +94,10 @@ impl Running {
             .send_if_modified(|told| std::mem::replace(told, files) != *told);
         let (ending, moved) = self.listen(plan);
         changes.extend(moved);
+        if let (Some(door), Some(bound)) = (&mut self.door, control) {
+            changes.push(format!("control socket {bound}"));
+            door.move_to(bound);
+        }
         listeners::end(ending).await;
         Reloaded { changes, addresses }
     }
@@ -165,9 +179,6 @@ fn changes(old: &Generation, new: &Generation) -> Vec<String> {
     ));
     if old.limits != new.limits {
         changes.push("limits changed".into());
-    }
-    if old.config.listen.control.value != new.config.listen.control.value {
-        changes.push("`listen.control` will change at the next restart".into());
     }
     if old.config.listen.public_name != new.config.listen.public_name {
         changes.push("public name changed".into());
