@@ -47,10 +47,13 @@ impl Watches {
     /// # Errors
     /// Why that is not possible, with a remedy.
     pub(super) fn set(plan: Plan) -> Result<Self, String> {
-        Self::set_with(plan, Heard::hear)
+        let mut watches = Self::none(plan, Heard::hear)?;
+        watches.add_all()?;
+        Ok(watches)
     }
 
-    fn set_with(
+    /// Starts notify's thread, which alone shares what is heard.
+    fn none(
         plan: Plan,
         hear: impl Fn(&Heard, notify::Result<Event>) + Send + 'static,
     ) -> Result<Self, String> {
@@ -65,39 +68,18 @@ impl Watches {
         };
         let config = Config::default().with_event_kinds(EVENTS);
         let watcher = INotifyWatcher::new(handler, config).map_err(|error| no_instance(&error))?;
-        let mut watches = Self {
+        Ok(Self {
             watcher: Some(watcher),
-            heard: Arc::clone(&heard),
-        };
-        for (path, watched) in &heard.plan.directories {
-            watches.add(path, watched)?;
-        }
-        Ok(watches)
+            heard,
+        })
     }
 
-    fn add(&mut self, path: &Path, watched: &Watched) -> Result<(), String> {
+    fn add_all(&mut self) -> Result<(), String> {
         let Some(watcher) = &mut self.watcher else {
             return Ok(());
         };
-        let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) else {
-            return Ok(());
-        };
-        match &error.kind {
-            // It vanished meanwhile; the next plan is without it.
-            ErrorKind::PathNotFound => Ok(()),
-            ErrorKind::Io(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
-            ErrorKind::Io(error)
-                if error.kind() == io::ErrorKind::PermissionDenied && !watched.needed =>
-            {
-                debug!(path = %path.display(), "may not be watched, and is only polled");
-                Ok(())
-            }
-            ErrorKind::MaxFilesWatch => Err("no inotify watches are left: raise the sysctl \
-                                             fs.inotify.max_user_watches"
-                .into()),
-            ErrorKind::Io(error) => Err(format!("{} cannot be watched: {error}", path.display())),
-            _ => Err(format!("{} cannot be watched: {error}", path.display())),
-        }
+        let mut directories = self.heard.plan.directories.iter();
+        directories.try_for_each(|(path, watched)| add(watcher, path, watched))
     }
 
     /// Whether they are watches for this plan, and none is lost.
@@ -123,6 +105,28 @@ impl Drop for Watches {
             // It would panic. What leaks is a descriptor that wakes nobody.
             std::mem::forget(watcher);
         }
+    }
+}
+
+fn add(watcher: &mut INotifyWatcher, path: &Path, watched: &Watched) -> Result<(), String> {
+    let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) else {
+        return Ok(());
+    };
+    match &error.kind {
+        // It vanished meanwhile; the next plan is without it.
+        ErrorKind::PathNotFound => Ok(()),
+        ErrorKind::Io(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
+        ErrorKind::Io(error)
+            if error.kind() == io::ErrorKind::PermissionDenied && !watched.needed =>
+        {
+            debug!(path = %path.display(), "may not be watched, and is only polled");
+            Ok(())
+        }
+        ErrorKind::MaxFilesWatch => Err("no inotify watches are left: raise the sysctl \
+                                         fs.inotify.max_user_watches"
+            .into()),
+        ErrorKind::Io(error) => Err(format!("{} cannot be watched: {error}", path.display())),
+        _ => Err(format!("{} cannot be watched: {error}", path.display())),
     }
 }
 
@@ -220,7 +224,8 @@ mod tests {
                 heard.hear(event);
             }
         };
-        let watches = Watches::set_with(plan(root.path()), hear).unwrap();
+        let mut watches = Watches::none(plan(root.path()), hear).unwrap();
+        watches.add_all().unwrap();
         // Not before they are set: the same thread sets them.
         let closed = gate.lock().unwrap();
         let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
@@ -255,15 +260,20 @@ mod tests {
     /// As it is where no thread can be started.
     #[test]
     fn without_its_thread_nothing_fits_and_nothing_panics() {
-        let root = tempfile::tempdir().unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("repo");
+        fs::create_dir(&root).unwrap();
         let hear = |_: &Heard, _| panic!("this ends the thread, and is meant to");
-        let watches = Watches::set_with(plan(root.path()), hear).unwrap();
-        fs::write(root.path().join("summary"), "").unwrap();
+        let mut watches = Watches::none(plan(&root), hear).unwrap();
+        watches.add_all().unwrap();
+        fs::write(root.join("summary"), "").unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while watches.fit(&plan(root.path())) {
+        while watches.fit(&plan(&root)) {
             assert!(Instant::now() < deadline, "the thread does not end");
             std::thread::yield_now();
         }
+        let why = watches.add_all().unwrap_err();
+        assert!(why.contains("cannot be watched"), "{why}");
         drop(watches);
     }
 
