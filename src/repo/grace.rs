@@ -35,13 +35,27 @@ type Object = (Checksum, ObjectKind);
 struct Kept {
     content: Content,
     digest: Option<Checksum>,
-    /// `None` for as long as a commit that is published has it.
-    until: Option<Instant>,
+    until: Until,
+}
+
+/// For how long an object is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Until then.
+    Time(Instant),
+    /// For as long as a commit that is published has it; for the grace if its
+    /// file is gone before, for somebody may have deleted it because it is bad.
+    Retired,
+    /// Until the hold ends: who pruned meanwhile did not mean what is held.
+    Released,
 }
 
 impl Kept {
     fn is_kept_at(&self, now: Instant) -> bool {
-        self.until.is_none_or(|until| until > now)
+        match self.until {
+            Until::Time(until) => until > now,
+            Until::Retired | Until::Released => true,
+        }
     }
 }
 
@@ -71,7 +85,7 @@ impl Grace {
         if self.kept.get(&object).as_ref().is_some_and(is_fresh) {
             return;
         }
-        let until = Some(now + self.grace.get());
+        let until = Until::Time(now + self.grace.get());
         self.insert(object, found.content.clone(), found.digest, until);
     }
 
@@ -79,6 +93,10 @@ impl Grace {
     pub fn find(&self, object: Object, now: Instant) -> Option<Found> {
         let kept = self.kept.get(&object);
         let kept = kept.filter(|kept| kept.is_kept_at(now))?;
+        if kept.until == Until::Retired {
+            let until = Until::Time(now + self.grace.get());
+            self.insert(object, kept.content.clone(), kept.digest, until);
+        }
         Some(Found {
             content: kept.content,
             digest: kept.digest,
@@ -100,19 +118,30 @@ impl Grace {
         now: Instant,
         budget: &mut Budget,
     ) {
-        self.walk(directory, old, new, Some(now + self.grace.get()), budget);
+        let until = Until::Time(now + self.grace.get());
+        self.walk(directory, old, new, until, budget);
     }
 
     /// Keeps what the published commit `new` has and `old` has not, as far as the
-    /// bounds reach, until it is retired. May wait for the disk.
+    /// bounds reach. May wait for the disk.
     pub fn prepare(
         &self,
         directory: &Directory,
         new: Checksum,
         old: Option<Checksum>,
+        until: Until,
         budget: &mut Budget,
     ) {
-        self.walk(directory, new, old, None, budget);
+        self.walk(directory, new, old, until, budget);
+    }
+
+    /// A hold has ended.
+    pub fn released(&self) {
+        let held = self.kept.iter();
+        let held: Vec<_> = held.filter(|(_, it)| it.until == Until::Released).collect();
+        for (object, kept) in held {
+            self.insert(object, kept.content, kept.digest, Until::Retired);
+        }
     }
 
     fn walk(
@@ -120,7 +149,7 @@ impl Grace {
         directory: &Directory,
         commit: Checksum,
         other: Option<Checksum>,
-        until: Option<Instant>,
+        until: Until,
         budget: &mut Budget,
     ) {
         let mut walk = Walk {
@@ -138,13 +167,7 @@ impl Grace {
         Budget(self.most)
     }
 
-    fn insert(
-        &self,
-        object: Object,
-        content: Content,
-        digest: Option<Checksum>,
-        until: Option<Instant>,
-    ) {
+    fn insert(&self, object: Object, content: Content, digest: Option<Checksum>, until: Until) {
         let kept = Kept {
             content,
             digest,
@@ -171,7 +194,7 @@ impl Budget {
 struct Walk<'a> {
     grace: &'a Grace,
     directory: &'a Directory,
-    until: Option<Instant>,
+    until: Until,
     seen: HashSet<Object>,
     budget: &'a mut Budget,
 }

@@ -44,7 +44,7 @@ use crate::watch::Watch;
 use brake::Brake;
 use deltas::Deltas;
 use generation::{Generation, Publications};
-use grace::Grace;
+use grace::{Grace, Until};
 use judge::Problem;
 use keeper::Keeper;
 use period::Period;
@@ -205,7 +205,7 @@ impl Repo {
             }
             // Not at the start, which is not to wait for so much.
             if lock(&self.task).is_some() && !self.prepared.swap(true, Ordering::Relaxed) {
-                self.prepare_whole(&new);
+                self.prepare_whole(&new, Until::Retired);
             }
         }
         self.grace.sweep(now);
@@ -221,8 +221,13 @@ impl Repo {
         let mut budget = self.grace.budget();
         for (name, commit) in new.tips().filter(|(_, commit)| is_new(commit)) {
             let predecessor = old.tip(name);
-            self.grace
-                .prepare(&new.directory, commit, predecessor, &mut budget);
+            self.grace.prepare(
+                &new.directory,
+                commit,
+                predecessor,
+                Until::Retired,
+                &mut budget,
+            );
             if budget.is_spent() {
                 break;
             }
@@ -231,12 +236,12 @@ impl Repo {
 
     /// Keeps all that a generation names, as far as the bounds reach: of one that
     /// is held, which is served for long, and of the first one.
-    fn prepare_whole(&self, generation: &Generation) {
+    fn prepare_whole(&self, generation: &Generation, until: Until) {
         let commits: HashSet<_> = generation.tips().map(|(_, commit)| commit).collect();
         let mut budget = self.grace.budget();
         for commit in commits {
             self.grace
-                .prepare(&generation.directory, commit, None, &mut budget);
+                .prepare(&generation.directory, commit, None, until, &mut budget);
             if budget.is_spent() {
                 break;
             }
@@ -312,7 +317,7 @@ impl Repo {
         }
         self.brake.put_on(hold);
         if let Some(held) = self.publications.current() {
-            self.prepare_whole(&held);
+            self.prepare_whole(&held, Until::Released);
         }
         Ok(())
     }
@@ -320,6 +325,7 @@ impl Repo {
     /// Ends a hold, and gives it; `None` if there was none.
     pub fn release(&self) -> Option<Hold> {
         let held = self.brake.take_off();
+        self.grace.released();
         self.nudge.notify_one();
         held
     }
@@ -352,7 +358,7 @@ impl Repo {
         self.brake.put_on(hold);
         drop(keeper);
         if let Some(held) = self.publications.current() {
-            self.prepare_whole(&held);
+            self.prepare_whole(&held, Until::Released);
         }
         Ok(())
     }
