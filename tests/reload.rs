@@ -806,7 +806,7 @@ fn half_a_replacement_is_waited_for() {
         let before = fs::read(server.directory().join(name)).unwrap();
         fs::write(server.directory().join(name), content).unwrap();
         server.control().look_at_certificate();
-        // It is asked for after the look, so the look is over when it is answered.
+        // It looks as well, and says what comes of it.
         let said = refusal(&mut server, &text);
         assert!(
             said.contains("the key does not belong to the certificate"),

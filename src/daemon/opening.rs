@@ -1,7 +1,8 @@
-//! Opening the next generation beside the running one, however long that takes: a
-//! disk or a file server that no longer answers keeps a thread, and nothing else.
+//! Opening the next generation, and looking at files, beside what runs, however long
+//! that takes: a disk or a file server that no longer answers keeps a thread, and
+//! nothing else.
 //!
-//! Only one is opened at a time. Who asks meanwhile is answered by one more, for
+//! Only one generation is opened at a time. Who asks meanwhile is answered by one more, for
 //! the files may have changed after they were read.
 
 use std::future::pending;
@@ -49,6 +50,9 @@ impl Stage {
     }
 }
 
+/// How long somebody waits: a disk that has to start needs a third of it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What is opened, and for whom.
 pub(super) struct Openings<T> {
     under_way: Option<UnderWay<T>>,
@@ -65,9 +69,6 @@ struct UnderWay<T> {
 }
 
 impl<T: Send + 'static> Openings<T> {
-    /// How long somebody waits: a disk that has to start needs a third of it.
-    pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-
     pub(super) fn new() -> Self {
         Self {
             under_way: None,
@@ -82,7 +83,7 @@ impl<T: Send + 'static> Openings<T> {
     pub(super) fn ask(&mut self, reply: Reply) -> bool {
         let given_up = self.under_way.is_some() && self.asked.is_empty() && self.next.is_empty();
         if given_up {
-            self.deadline = Instant::now() + Self::PATIENCE;
+            self.deadline = Instant::now() + PATIENCE;
         }
         self.next.push(reply);
         given_up
@@ -102,7 +103,7 @@ impl<T: Send + 'static> Openings<T> {
         let stage = Stage::new(file, "the configuration file");
         let told = stage.clone();
         self.asked = std::mem::take(&mut self.next);
-        self.deadline = Instant::now() + Self::PATIENCE;
+        self.deadline = Instant::now() + PATIENCE;
         self.under_way = Some(UnderWay {
             task: spawn_blocking(move || open(&told)),
             stage,
@@ -127,12 +128,60 @@ impl<T: Send + 'static> Openings<T> {
                 (std::mem::take(&mut self.asked), opened)
             }
             () = sleep_until(self.deadline), if is_awaited => {
-                let finding = under_way.stage.finding(Self::PATIENCE);
+                let finding = under_way.stage.finding(PATIENCE);
                 let mut replies = std::mem::take(&mut self.asked);
                 replies.append(&mut self.next);
                 (replies, Err(vec![finding]))
             }
         }
+    }
+}
+
+/// A look at files, which may hang as well. One at a time.
+pub(super) struct Looking<T> {
+    under_way: Option<(JoinHandle<T>, Instant)>,
+    again: bool,
+}
+
+impl<T> Default for Looking<T> {
+    fn default() -> Self {
+        Self {
+            under_way: None,
+            again: false,
+        }
+    }
+}
+
+impl<T: Send + 'static> Looking<T> {
+    /// When the one that is under way began.
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.under_way.as_ref().map(|(_, began)| *began)
+    }
+
+    /// What it looks at may have changed after it was read.
+    pub(super) fn again(&mut self) {
+        self.again = true;
+    }
+
+    /// Whether one more has to begin.
+    pub(super) fn is_due(&self) -> bool {
+        self.under_way.is_none() && self.again
+    }
+
+    /// Looks.
+    pub(super) fn begin(&mut self, look: impl FnOnce() -> T + Send + 'static) {
+        self.again = false;
+        self.under_way = Some((spawn_blocking(look), Instant::now()));
+    }
+
+    /// What it has found. Dropping the future loses nothing.
+    pub(super) async fn outcome(&mut self) -> Result<T, JoinError> {
+        let Some((task, _)) = &mut self.under_way else {
+            return pending().await;
+        };
+        let seen = task.await;
+        self.under_way = None;
+        seen
     }
 }
 
@@ -233,7 +282,7 @@ mod tests {
             said_of_it.starts_with("/srv/repo: error: still waiting for the repository after 30s"),
             "{said_of_it}"
         );
-        assert_eq!(waited, Openings::<u32>::PATIENCE);
+        assert_eq!(waited, PATIENCE);
 
         let (reply, _third) = oneshot::channel();
         assert!(openings.ask(reply), "it hangs still");
@@ -242,7 +291,7 @@ mod tests {
         let (replies, said_of_it, waited) = waits(&mut openings).await;
         assert_eq!(replies, 2);
         assert!(said_of_it.contains("still waiting"), "{said_of_it}");
-        assert_eq!(waited, Openings::<u32>::PATIENCE);
+        assert_eq!(waited, PATIENCE);
 
         let _fifth = ask(&mut openings);
         free.send(()).unwrap();
@@ -252,5 +301,28 @@ mod tests {
         hang(&mut openings, 2).send(()).unwrap();
         let (replies, outcome) = openings.outcome().await;
         assert_eq!((replies.len(), &*said(&outcome)), (1, "2"));
+    }
+
+    /// Files that do not answer keep a thread, and what is to be done besides is
+    /// done.
+    #[tokio::test]
+    async fn a_look_that_hangs_is_not_waited_for() {
+        let mut looking = Looking::default();
+        let (free, held) = mpsc::channel();
+        looking.begin(move || held.recv());
+        let other = async {
+            tokio::task::yield_now().await;
+            "done"
+        };
+        tokio::select! {
+            biased;
+            seen = looking.outcome() => panic!("{seen:?}"),
+            done = other => assert_eq!(done, "done"),
+        }
+        assert!(looking.began().is_some() && !looking.is_due());
+        looking.again();
+        free.send(()).unwrap();
+        assert_eq!(looking.outcome().await.unwrap(), Ok(()));
+        assert!(looking.began().is_none() && looking.is_due());
     }
 }

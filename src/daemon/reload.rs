@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::JoinError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::generation::{Generation, log_finding, named_by};
 use super::listeners;
-use super::opening::{Openings, Reply, failed};
+use super::opening::{Looking, Openings, PATIENCE, Reply, failed};
 use super::running::Running;
 use crate::config::{Address, Config, Notice};
 use crate::finding::Finding;
@@ -161,6 +161,7 @@ impl Running {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut openings = Openings::new();
+        let mut looking = Looking::default();
         loop {
             if openings.is_due() {
                 self.begin_reload(&mut openings);
@@ -173,14 +174,15 @@ impl Running {
                             self.manager.reloading();
                         }
                     }
-                    Order::LookAtCertificate => self.look_at_certificate().await,
+                    Order::LookAtCertificate => self.look_at_certificate(&mut looking),
                 },
                 (replies, opened) = openings.outcome() => {
                     if !replies.is_empty() {
                         self.end_reload(replies, opened).await;
                     }
                 }
-                _ = looks.tick() => self.look_at_certificate().await,
+                seen = looking.outcome() => self.end_look(seen, &mut looking),
+                _ = looks.tick() => self.look_at_certificate(&mut looking),
             }
         }
     }
@@ -250,26 +252,73 @@ impl Running {
         Ok(reloaded)
     }
 
-    /// Serves with the certificate that is in the files, if it is a good one.
-    async fn look_at_certificate(&mut self) {
+    /// Begins to look what is in the certificate's files, if there are any.
+    fn look_at_certificate(&mut self, looking: &mut Looking<Seen>) {
         self.remind();
-        let renewal = self.renew().await;
-        if !matches!(renewal, Some(Ok(Renewal::Shorter(_)))) {
-            self.candidate.forget();
+        let (Some(tls), Some(running)) = (&self.generation.config.tls, &self.generation.identity)
+        else {
+            self.settle_files();
+            return;
+        };
+        if let Some(since) = looking.began() {
+            looking.again();
+            if since.elapsed() > PATIENCE {
+                let reason = "still waiting for the certificate's files";
+                let finding = Finding::error(tls.certificate.place.clone(), reason)
+                    .remedy("see whether their disk or file server answers");
+                self.complain_of_certificate(&[finding]);
+            }
+            return;
         }
-        match renewal {
-            None | Some(Ok(Renewal::Same)) => {
-                if self.replacement.settled() {
-                    tracing::info!("the certificate's files are again those that are served with");
+        let (tls, running) = (tls.clone(), Arc::clone(running));
+        let public_name = self.generation.config.listen.public_name.clone();
+        looking.begin(move || {
+            let renewed = tls::renew(&tls, public_name.as_ref(), &running, SystemTime::now());
+            let renewed = renewed.map_err(|findings| named_by(&tls, findings));
+            Seen { running, renewed }
+        });
+    }
+
+    /// Serves with the certificate that is in the files, if it is a good one.
+    fn end_look(&mut self, seen: Result<Seen, JoinError>, looking: &mut Looking<Seen>) {
+        match seen {
+            Ok(Seen { running, renewed }) => {
+                let current = self.generation.identity.as_ref();
+                // Else a reload has looked later.
+                if current.is_some_and(|it| Arc::ptr_eq(it, &running)) {
+                    self.judge_certificate(renewed);
                 }
             }
-            Some(Ok(Renewal::New(identity))) => self.replace_certificate(identity),
-            Some(Ok(Renewal::Shorter(identity))) => {
+            Err(error) => {
+                let file = self.generation.certificate_file();
+                let finding = Finding::error(file, failed(&error));
+                self.complain_of_certificate(&[finding]);
+            }
+        }
+        if looking.is_due() {
+            self.look_at_certificate(looking);
+        }
+    }
+
+    fn judge_certificate(&mut self, renewed: Result<Renewal, Vec<Finding>>) {
+        if !matches!(renewed, Ok(Renewal::Shorter(_))) {
+            self.candidate.forget();
+        }
+        match renewed {
+            Ok(Renewal::Same) => self.settle_files(),
+            Ok(Renewal::New(identity)) => self.replace_certificate(identity),
+            Ok(Renewal::Shorter(identity)) => {
                 if let Some(identity) = self.candidate.seen(identity, Instant::now()) {
                     self.replace_certificate(identity);
                 }
             }
-            Some(Err(findings)) => self.complain_of_certificate(&findings),
+            Err(findings) => self.complain_of_certificate(&findings),
+        }
+    }
+
+    fn settle_files(&mut self) {
+        if self.replacement.settled() {
+            tracing::info!("the certificate's files are again those that are served with");
         }
     }
 
@@ -286,20 +335,6 @@ impl Running {
             findings.iter().for_each(|it| log_finding(&it.as_warning()));
             tracing::warn!("the server goes on with the certificate that it has");
         }
-    }
-
-    /// What is in the certificate's files; `None` if there are none.
-    async fn renew(&self) -> Option<Result<Renewal, Vec<Finding>>> {
-        let running = Arc::clone(self.generation.identity.as_ref()?);
-        let tls = self.generation.config.tls.clone()?;
-        let public_name = self.generation.config.listen.public_name.clone();
-        let file = tls.certificate.value.clone();
-        let renew = move || {
-            tls::renew(&tls, public_name.as_ref(), &running, SystemTime::now())
-                .map_err(|findings| named_by(&tls, findings))
-        };
-        let renewed = spawn_blocking(renew).await;
-        Some(renewed.unwrap_or_else(|error| Err(vec![Finding::error(file, failed(&error))])))
     }
 
     /// Another certificate is in force.
@@ -332,6 +367,13 @@ impl Running {
             log_finding(&finding);
         }
     }
+}
+
+/// What a look at the certificate's files has found.
+struct Seen {
+    /// What was served with when it began.
+    running: Arc<Identity>,
+    renewed: Result<Renewal, Vec<Finding>>,
 }
 
 /// What the configuration file said, opened.
