@@ -1,10 +1,12 @@
 //! `ostree-serve check`: everything that can be validated without serving.
 //!
-//! It opens what start-up opens, by the same functions, and then looks further:
+//! It opens what start-up opens, by the same functions, binds without listening what
+//! start-up binds, and then looks further:
 //! whether this user gets at the files inside, and whether clients will find
 //! what they ask for first.
 
 use std::cmp::Reverse;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,10 +14,11 @@ use std::time::SystemTime;
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat};
 use rustix::io::Errno;
 
-use crate::config::{Address, Config, Mount, Placed, PublicName, RepoMount, Tls};
+use crate::config::{Address, Config, Listen, Mount, Placed, PublicName, RepoMount, Tls};
 use crate::control::server::obstacle;
 use crate::files::{Cause, Directory, Links, Opened, Patience, Unreadable};
-use crate::finding::{Finding, Severity, shell_word};
+use crate::finding::{Finding, Place, Severity, shell_word};
+use crate::listener::{self, Obstacle};
 use crate::repo::Repo;
 use crate::statics::Statics;
 use crate::tls;
@@ -40,6 +43,7 @@ pub fn check(file: &Path) -> Vec<Finding> {
     }
     findings.extend(check_control(&config.listen.control));
     findings.extend(check_plaintext(file, &config.listen.http));
+    findings.extend(check_addresses(file, &config.listen));
     for repo in &config.repos {
         findings.extend(check_repo(repo));
     }
@@ -109,6 +113,44 @@ fn check_plaintext(file: &Path, addresses: &[Address]) -> Vec<Finding> {
         Finding::warning(file, reason).remedy("listen at 127.0.0.1, [::1] or a Unix socket")
     };
     addresses.iter().filter(is_public).map(finding).collect()
+}
+
+/// Whether this machine has what is to be listened at. Unix sockets are left
+/// alone: their directory may exist only while the service runs.
+fn check_addresses(file: &Path, listen: &Listen) -> Vec<Finding> {
+    let all = [&listen.https, &listen.redirect, &listen.http];
+    let finding = |address: &Address| {
+        let Address::Tcp(socket) = address else {
+            return None;
+        };
+        let obstacle = listener::probe(*socket).err()?;
+        let place = listen.place(address).cloned();
+        let place = place.unwrap_or_else(|| file.into());
+        Some(obstacle_finding(place, *socket, obstacle))
+    };
+    all.into_iter().flatten().filter_map(finding).collect()
+}
+
+fn obstacle_finding(place: Place, address: SocketAddr, obstacle: Obstacle) -> Finding {
+    match obstacle {
+        Obstacle::Taken => {
+            let port = address.port();
+            let note = format!("somebody listens at {address}, this server itself if it runs");
+            Finding::note(place, note).remedy(format!("`ss -ltnp sport = :{port}` shows who"))
+        }
+        Obstacle::Forbidden => {
+            let note = format!("this user may not listen at {address}, the service perhaps may");
+            Finding::note(place, note)
+                .remedy("AmbientCapabilities=CAP_NET_BIND_SERVICE in the service's unit")
+        }
+        Obstacle::Impossible { reason, advice } => {
+            let finding = Finding::error(place, format!("cannot listen at {address}: {reason}"));
+            match advice.is_empty() {
+                true => finding,
+                false => finding.remedy(advice),
+            }
+        }
+    }
 }
 
 fn check_repo(repo: &RepoMount) -> Vec<Finding> {

@@ -123,6 +123,39 @@ fn listen_tcp(
     Ok((Socket::Tcp(TcpListener::from_std(socket.into())?), None))
 }
 
+/// Why an address cannot be had at the moment.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Somebody listens there; perhaps this server itself, which runs.
+    Taken,
+    /// This user may not. The service may, if its unit gives it the capability.
+    Forbidden,
+    /// Nobody can; why, and what to do if that is known.
+    Impossible {
+        /// What the system says.
+        reason: String,
+        /// Empty if there is none.
+        advice: String,
+    },
+}
+
+/// Whether there is something that will keep a server from listening there, found
+/// out without listening: no client notices.
+///
+/// # Errors
+/// What it is.
+pub fn probe(address: SocketAddr) -> Result<(), Obstacle> {
+    match bind_tcp(address, false) {
+        Ok(_) => Ok(()),
+        Err(Errno::ADDRINUSE) => Err(Obstacle::Taken),
+        Err(Errno::ACCESS) => Err(Obstacle::Forbidden),
+        Err(errno) => Err(Obstacle::Impossible {
+            reason: io::Error::from(errno).to_string(),
+            advice: advice(errno, address),
+        }),
+    }
+}
+
 /// Does something while others may have a part in these listeners' ports.
 fn sharing<T>(
     listeners: &[&Listener],

@@ -113,6 +113,40 @@ fn a_good_configuration_checks_clean() {
     assert_eq!(code, 0);
 }
 
+/// Another machine's address, as after a copy of its configuration; and one that
+/// is in use, as it is while the server runs.
+#[test]
+fn check_tries_the_addresses() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap();
+    let repo = TestRepo::new();
+    let setup = Setup::new().repo("/repo", &repo.path());
+    let file = written(&setup);
+    let text = fs::read_to_string(&file).unwrap();
+    let cases = [
+        // Of TEST-NET-3 (RFC 5737), which is nobody's.
+        (
+            "203.0.113.1:8443".to_owned(),
+            78,
+            "error: cannot listen at 203.0.113.1:8443: ",
+            "fix: this machine has no such address: `ip address`",
+        ),
+        (
+            taken.to_string(),
+            0,
+            "note: somebody listens at 127.0.0.1:",
+            "shows who",
+        ),
+    ];
+    for (address, expected, reason, remedy) in cases {
+        fs::write(&file, text.replacen("127.0.0.1:0", &address, 1)).unwrap();
+        let (code, said) = run(&["check", "--config", &file]);
+        assert_eq!(code, expected, "{said}");
+        assert!(said.contains(&format!("{file}:2:10: {reason}")), "{said}");
+        assert!(said.contains(remedy), "{said}");
+    }
+}
+
 /// What is spoiled, and what `check` and the start have to say about it.
 #[test]
 fn what_clients_would_trip_over_is_found() {
