@@ -558,7 +558,7 @@ fn a_broken_chain_replaces_none_but_a_broken_one() {
     assert!(came.contains("has not issued the one before it"), "{came}");
     // The operator began with one like it, and clients put up with it.
     let running = load(&files.tls).unwrap();
-    files.write("certificate.pem", &(new.one(0).to_owned() + &new.one(0)));
+    files.write("certificate.pem", &(new.one(0).to_owned() + new.one(0)));
     assert_eq!(renewal(&files, None, &running, now), "new");
 }
 
