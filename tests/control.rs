@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, IoSliceMut, Write};
+use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -125,10 +125,8 @@ fn status_is_for_people_and_for_programs() {
         "{text}"
     );
     assert!(text.contains("\n/repo\n  directory   "), "{text}");
-    assert_eq!(
-        done(&process, &["status", "/repo/"]).lines().nth(2),
-        Some("/repo")
-    );
+    let one = done(&process, &["status", "/repo/"]);
+    assert!(one.contains("\n/repo\n"), "{one}");
 
     let report: Value = serde_json::from_str(&done(&process, &["status", "--json"])).unwrap();
     assert_eq!(report["version"], version);
@@ -582,6 +580,82 @@ fn the_socket_of_a_later_process_is_left_to_it() {
     assert!(UnixStream::connect(&path).is_ok());
 }
 
+#[test]
+fn a_refused_reload_shows_until_one_succeeds() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    assert!(!done(&process, &["status"]).contains("RELOAD"));
+    process.configure(|text| text + "grase = \"2h\"\n");
+    process.hang_up();
+    wait_for("the refusal", || {
+        let text = done(&process, &["status"]);
+        let shown = text.contains("  RELOAD      refused, the old configuration is in force: ");
+        (shown && text.contains("unknown key `grase`")).then_some(())
+    });
+    process.configure(|text| text.replace("grase", "grace"));
+    process.hang_up();
+    wait_for("no refusal", || {
+        (!done(&process, &["status"]).contains("RELOAD")).then_some(())
+    });
+}
+
+#[test]
+fn the_certificate_shows_and_what_is_wrong_with_its_files() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo));
+    let certificate = || {
+        let report = done(&process, &["status", "--json"]);
+        serde_json::from_str::<Value>(&report).unwrap()["certificate"].clone()
+    };
+    let first = certificate();
+    let serial = first["serial"].as_str().unwrap();
+    let text = done(&process, &["status"]);
+    assert!(text.contains(&format!("serial {serial}\n")), "{text}");
+    assert!(
+        first["expires"]
+            .as_str()
+            .is_some_and(|it| it.ends_with('Z'))
+    );
+    assert_eq!(first["unfit"], Value::Null);
+
+    let file = process.certificate();
+    let good = fs::read(&file).unwrap();
+    fs::write(&file, "half").unwrap();
+    let unfit = wait_for("the fault", || {
+        let unfit = certificate()["unfit"].clone();
+        (!unfit.is_null()).then_some(unfit)
+    });
+    assert_eq!(unfit["place"], file.to_str().unwrap());
+    assert_eq!(certificate()["serial"], serial);
+
+    fs::write(&file, good).unwrap();
+    wait_for("no fault", || {
+        certificate()["unfit"].is_null().then_some(())
+    });
+}
+
+/// A transfer that goes on keeps the process; a hold would be lost with it.
+#[test]
+fn nothing_is_held_by_a_server_that_ends() {
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(64 << 20));
+    let process = start(serving(&repo));
+    let mut slow = connect(process.http());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    slow.write_all(request.as_bytes()).unwrap();
+    slow.read_exact(&mut [0; 1]).unwrap();
+    process.signal(Signal::TERM);
+    wait_for("the end to begin", || {
+        process.log().contains("shutting down").then_some(())
+    });
+    let refused = wait_for("a refusal", || {
+        let (code, said) = ask(&process, &["hold", "/repo", "--reason", "bad kernel"]);
+        (code == 1).then_some(said)
+    });
+    assert!(refused.contains("the server is ending"), "{refused}");
+    done(&process, &["status"]);
+}
+
 /// A service manager's end of the notifications.
 struct Manager {
     socket: UnixDatagram,
@@ -692,6 +766,15 @@ fn a_service_manager_is_told_of_start_reload_and_end() {
     let time = time.and_then(|it| it.trim_end().parse::<u64>().ok());
     assert!(time.is_some_and(|it| it > 0), "{text}");
     assert_eq!(manager.next().0, "READY=1\n");
+    assert_eq!(manager.next().0, "STATUS=Serving 1 repository\n");
+
+    process.configure(|text| text + "grase = \"2h\"\n");
+    process.hang_up();
+    let (text, _) = manager.wait_for("READY=1");
+    assert_eq!(text, "READY=1\n");
+    let (text, _) = manager.next();
+    let refused = "STATUS=Serving 1 repository; last reload refused at 2";
+    assert!(text.starts_with(refused), "{text}");
 
     process.signal(Signal::TERM);
     assert_eq!(manager.next().0, "STOPPING=1\n");

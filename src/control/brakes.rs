@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use super::board::Board;
 use super::{Held, Lasting, Reason, Refused, Released, Reply, Report, Repository, Request, Way};
 use crate::config::Prefix;
 use crate::finding::shell_word;
@@ -87,6 +89,9 @@ pub struct Brakes {
     /// What the service manager keeps, by name; locked for a moment only.
     kept: Mutex<BTreeMap<String, Kept>>,
     started: (SystemTime, Instant),
+    board: Board,
+    /// Whether it is too late to hold anything.
+    ending: AtomicBool,
 }
 
 /// A hold that the service manager keeps.
@@ -112,6 +117,8 @@ impl Brakes {
             turn: Mutex::default(),
             kept: Mutex::default(),
             started: (SystemTime::now(), Instant::now()),
+            board: Board::default(),
+            ending: AtomicBool::new(false),
         };
         this.restore(inherited);
         this
@@ -150,6 +157,16 @@ impl Brakes {
         }
     }
 
+    /// Where the daemon writes what reports are to show.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The server is about to end: nothing is held any more.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
     /// Does what is asked for, for this user. May wait for disks and for the
     /// service manager.
     pub fn carry_out(&self, request: Request, by: &str) -> Reply {
@@ -164,6 +181,18 @@ impl Brakes {
     fn hold(&self, prefix: &Prefix, reason: &Reason, by: &str) -> Result<Held, Refused> {
         let _turn = lock(&self.turn);
         let brake = self.find(prefix)?;
+        if self.ending.load(Ordering::Relaxed) {
+            // Whether the next process would know of it is not to be foreseen.
+            let (prefix, way) = (word(prefix), &self.way);
+            return Err(Refused::new(
+                "the server is ending; a hold would perhaps end with it",
+                format!(
+                    "if it is started again, see what clients get then: \
+                     ostree-serve status {prefix}{way}, and hold that. To keep what is new from \
+                     them until then, do not start it"
+                ),
+            ));
+        }
         let before = brake.status().held;
         let hold = Hold {
             reason: reason.to_string(),
@@ -280,6 +309,7 @@ impl Brakes {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: timestamp(started),
             uptime: instant.elapsed().as_secs(),
+            news: self.board.read(),
             obstacles: self.orphans(),
             repositories,
         })
@@ -351,9 +381,12 @@ impl Brakes {
             1 => "Serving 1 repository".to_owned(),
             count => format!("Serving {count} repositories"),
         };
+        // Writing to a string does not fail.
         if !held.is_empty() {
-            // Writing to a string does not fail.
             _ = write!(line, "; HELD: {}", held.join(", "));
+        }
+        if let Some(refused) = self.board.read().refused_reload {
+            _ = write!(line, "; last reload refused at {}", refused.since);
         }
         self.manager.say(&line);
     }
@@ -403,7 +436,8 @@ fn word(prefix: &Prefix) -> String {
     shell_word(Path::new(&prefix.to_string()))
 }
 
-fn timestamp(time: SystemTime) -> String {
+/// A time as reports show it.
+pub(super) fn timestamp(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 

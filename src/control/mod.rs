@@ -5,6 +5,7 @@
 //! another; then the connection ends. What is done in between is
 //! [`brakes`]'; who may ask is [`peer`]'s to say; [`text`] is what people see.
 
+pub mod board;
 pub mod brakes;
 pub mod client;
 pub mod peer;
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use board::News;
 
 use crate::config::{DEFAULT_FILE, Prefix};
 use crate::finding::shell_word;
@@ -194,6 +197,9 @@ pub struct Report {
     pub started: String,
     /// How long ago that is, in seconds.
     pub uptime: u64,
+    /// What the daemon has to say of itself.
+    #[serde(flatten)]
+    pub news: News,
     /// What is wrong apart from the repositories.
     pub obstacles: Vec<Obstacle>,
     /// The repositories.

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::board::{News, Trouble};
 use super::{Held, Lasting, Refused, Released, Reply, Report, Repository, Way};
 use crate::config::Prefix;
 use crate::finding::shell_word;
@@ -142,6 +143,7 @@ impl Text<'_> {
             duration(Duration::from_secs(report.uptime)),
             Line(&report.started)
         )?;
+        self.news(f, &report.news)?;
         if !report.obstacles.is_empty() {
             writeln!(f)?;
         }
@@ -155,6 +157,66 @@ impl Text<'_> {
             writeln!(f, "\nNo repository is served.")?;
         }
         Ok(())
+    }
+
+    fn news(&self, f: &mut Formatter<'_>, news: &News) -> fmt::Result {
+        if *news != News::default() {
+            writeln!(f)?;
+        }
+        if let Some(refused) = &news.refused_reload {
+            self.trouble(
+                f,
+                "RELOAD",
+                "refused, the old configuration is in force",
+                refused,
+            )?;
+        }
+        let Some(certificate) = &news.certificate else {
+            return Ok(());
+        };
+        row(f, "certificate", Line(&certificate.names.join(", ")))?;
+        row(f, "", format_args!("serial {}", Line(&certificate.serial)))?;
+        row(f, "", self.expiry(&certificate.expires))?;
+        match &certificate.unfit {
+            Some(unfit) => self.trouble(f, "UNFIT", "the files in place are not used", unfit),
+            None => Ok(()),
+        }
+    }
+
+    fn trouble(
+        &self,
+        f: &mut Formatter<'_>,
+        label: &str,
+        what: &str,
+        trouble: &Trouble,
+    ) -> fmt::Result {
+        let Trouble {
+            since,
+            place,
+            reason,
+            remedy,
+            others,
+        } = trouble;
+        row(f, label, format_args!("{what}: {}", self.moment(since)))?;
+        row(f, "", format_args!("{}: {}", Line(place), Line(reason)))?;
+        if let Some(remedy) = remedy {
+            row(f, "", format_args!("fix: {}", Line(remedy)))?;
+        }
+        match others {
+            0 => Ok(()),
+            count => row(f, "", format_args!("and {count} more, which the log has")),
+        }
+    }
+
+    fn expiry(&self, time: &str) -> String {
+        let left = humantime::parse_rfc3339(time)
+            .ok()
+            .map(|time| time.duration_since(self.now));
+        match left {
+            Some(Ok(left)) => format!("expires {} (in {})", Line(time), duration(left)),
+            Some(Err(_)) => format!("EXPIRED {}", self.moment(time)),
+            None => format!("expires {}", Line(time)),
+        }
     }
 
     fn repository(&self, f: &mut Formatter<'_>, repository: &Repository) -> fmt::Result {
@@ -295,6 +357,7 @@ impl Display for Line<'_> {
 mod tests {
     use super::*;
     use crate::config::DEFAULT_FILE;
+    use crate::control::board::Certificate;
 
     fn at(time: &str) -> SystemTime {
         humantime::parse_rfc3339(time).unwrap()
@@ -341,6 +404,55 @@ mod tests {
         }
     }
 
+    fn news() -> News {
+        let reload = Trouble {
+            since: "2026-03-01T01:00:00Z".into(),
+            place: "/etc/serve.toml:3:1".into(),
+            reason: "unknown key".into(),
+            remedy: Some("did you mean `grace`?".into()),
+            others: 1,
+        };
+        let unfit = Trouble {
+            since: "2026-03-01T01:59:00Z".into(),
+            place: "/etc/key.pem".into(),
+            reason: "does not fit".into(),
+            remedy: None,
+            others: 0,
+        };
+        let certificate = Certificate {
+            serial: "0A1B".into(),
+            names: vec!["repo.example.com".into(), "192.0.2.1".into()],
+            expires: "2026-03-21T02:00:00Z".into(),
+            unfit: Some(unfit),
+        };
+        News {
+            certificate: Some(certificate),
+            refused_reload: Some(reload),
+        }
+    }
+
+    #[test]
+    fn an_expired_certificate_is_shouted() {
+        let news = News {
+            refused_reload: None,
+            certificate: news().certificate.map(|it| Certificate {
+                expires: "2026-03-01T00:00:00Z".into(),
+                ..it
+            }),
+        };
+        let report = Report {
+            version: String::new(),
+            started: String::new(),
+            uptime: 0,
+            news,
+            obstacles: Vec::new(),
+            repositories: Vec::new(),
+        };
+        let said = said(&Reply::Status(report));
+        let expected = "EXPIRED 2026-03-01T00:00:00Z (2 hours ago)";
+        assert!(said.contains(expected), "{said}");
+    }
+
     #[test]
     fn a_report_is_read_from_top_to_bottom() {
         let held = Status {
@@ -359,6 +471,7 @@ mod tests {
             version: "1.2.3".into(),
             started: "2026-02-28T00:00:00Z".into(),
             uptime: 26 * 3600,
+            news: news(),
             obstacles: Vec::new(),
             repositories: vec![
                 plain,
@@ -370,6 +483,16 @@ mod tests {
         };
         let expected = "\
 ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
+
+  RELOAD      refused, the old configuration is in force: 2026-03-01T01:00:00Z (1 hour ago)
+              /etc/serve.toml:3:1: unknown key
+              fix: did you mean `grace`?
+              and 1 more, which the log has
+  certificate repo.example.com, 192.0.2.1
+              serial 0A1B
+              expires 2026-03-21T02:00:00Z (in 20 days)
+  UNFIT       the files in place are not used: 2026-03-01T01:59:00Z (1 minute ago)
+              /etc/key.pem: does not fit
 
 /
   directory   /srv/plain
@@ -483,6 +606,7 @@ ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
             version: "1\r2".into(),
             started: String::new(),
             uptime: 0,
+            news: News::default(),
             obstacles: Vec::new(),
             repositories: vec![repository],
         }));

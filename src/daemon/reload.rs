@@ -218,6 +218,13 @@ impl Running {
         }
         // Also where the old configuration is still in force: it serves.
         self.manager.ready();
+        if let Some(door) = &self.door {
+            let brakes = door.brakes();
+            brakes
+                .board()
+                .reloaded(outcome.as_ref().err().map_or(&[], |it| it));
+            brakes.announce();
+        }
         for reply in replies {
             // Whoever asked may have lost patience.
             _ = reply.send(outcome.clone().map_err(Refused::Wrong));
@@ -317,6 +324,7 @@ impl Running {
     }
 
     fn settle_files(&mut self) {
+        self.judge_files(&[]);
         if self.replacement.settled() {
             tracing::info!("the certificate's files are again those that are served with");
         }
@@ -329,7 +337,14 @@ impl Running {
         tracing::info!("certificate replaced");
     }
 
+    fn judge_files(&self, findings: &[Finding]) {
+        if let Some(board) = self.board() {
+            board.judge_files(findings);
+        }
+    }
+
     fn complain_of_certificate(&mut self, findings: &[Finding]) {
+        self.judge_files(findings);
         let reasons: String = findings.iter().map(|it| format!("{it}\n")).collect();
         if self.replacement.failed(&reasons, Instant::now()) {
             findings.iter().for_each(|it| log_finding(&it.as_warning()));

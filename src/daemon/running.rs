@@ -13,6 +13,7 @@ use super::listeners::{self, Kind, Plan, Serving};
 use super::reload::Reloaded;
 use crate::connection::slots::Slots;
 use crate::connection::{Answerer, Purpose, Shared};
+use crate::control::board::Board;
 use crate::control::server::{self as control, Door};
 use crate::http::Service;
 use crate::http::redirect::Redirect;
@@ -70,6 +71,7 @@ impl Running {
             generation: Arc::new(generation),
         };
         running.listen(listeners);
+        running.certify();
         running
     }
 
@@ -125,6 +127,19 @@ impl Running {
             (Some(identity), Some(acceptor)) => acceptor.replace(identity),
             (Some(identity), None) => self.acceptor = Some(Arc::new(Acceptor::new(identity))),
             (None, _) => self.acceptor = None,
+        }
+        self.certify();
+    }
+
+    /// Where the operator looks, if anywhere.
+    pub(super) fn board(&self) -> Option<&Board> {
+        self.door.as_ref().map(|it| it.brakes().board())
+    }
+
+    fn certify(&self) {
+        if let Some(board) = self.board() {
+            let identity = self.generation.identity.as_ref();
+            board.certify(identity.map(|it| &it.certificate));
         }
     }
 

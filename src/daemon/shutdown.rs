@@ -23,6 +23,9 @@ impl Running {
             deadline = %humantime::format_duration(deadline),
             "shutting down; transfers may finish"
         );
+        if let Some(door) = &self.door {
+            door.brakes().end();
+        }
         let drain = self.drain;
         // Fails if there is nobody left to tell.
         _ = drain.send(true);
