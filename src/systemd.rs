@@ -52,6 +52,9 @@ pub const HOLD: &str = "hold-";
 /// The longest name that systemd takes, in bytes (sd_pid_notify_with_fds(3)).
 const NAME_MAX: usize = 255;
 
+/// What the number of a hold takes of its name, in bytes.
+const NUMBER_MAX: usize = "~4294967295".len();
+
 /// The largest frozen generation that is read back, in bytes. A summary may have
 /// 128 MiB (client-contract 3.4), and there may be an index beside it.
 const FROZEN_MAX: u64 = 512 << 20;
@@ -138,18 +141,16 @@ impl Manager {
         }
     }
 
-    /// Has bytes kept under a name, instead of those that it kept there. It does
-    /// not answer: whether they are kept is for [`Manager::keeps`] to say.
+    /// Has bytes kept under a name, beside those that it may keep there already. It
+    /// does not answer: whether they are kept is for [`Manager::keeps`] to say.
     ///
     /// # Errors
     /// Why they cannot be handed over.
-    pub fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub fn store(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         if self.keeps == Keeps::Nothing {
             return Ok(());
         }
         let sealed = seal(bytes)?;
-        // Names need not be unique there, so the old one has to go first.
-        self.forget(name)?;
         let state = [
             NotifyState::FdStore,
             NotifyState::FdName(name),
@@ -173,8 +174,8 @@ impl Manager {
     }
 }
 
-/// The name in the descriptor store of the hold of a repository: readable if it
-/// can be, in any case one that systemd takes, and another one for each prefix.
+/// The name in the descriptor store of the first hold of a repository: readable if
+/// it can be, in any case one that systemd takes, and another one for each prefix.
 pub fn hold_name(prefix: &Prefix) -> String {
     let prefix = prefix.to_string();
     let mut name = HOLD.to_owned();
@@ -187,7 +188,7 @@ pub fn hold_name(prefix: &Prefix) -> String {
             _ => _ = write!(name, "%{byte:02x}"),
         }
     }
-    if name.len() <= NAME_MAX {
+    if name.len() <= NAME_MAX - NUMBER_MAX {
         return name;
     }
     // No prefix begins with this character.
@@ -196,6 +197,38 @@ pub fn hold_name(prefix: &Prefix) -> String {
         _ = write!(name, "{byte:02x}");
     }
     name
+}
+
+/// The prefix in the name of a first hold; `None` if it was too long for a name.
+pub fn hold_prefix(name: &str) -> Option<Prefix> {
+    let mut bytes = Vec::new();
+    let mut rest = name.strip_prefix(HOLD)?.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// The name of the hold of this number, from one, when that of the first is known.
+/// Each one is to replace those with lower numbers.
+pub fn numbered(first: &str, number: u32) -> String {
+    match number {
+        0 | 1 => first.to_owned(),
+        _ => format!("{first}~{number}"),
+    }
+}
+
+/// A hold's name as that of the first one, and a number.
+pub fn split_number(name: &str) -> (&str, u32) {
+    let split = name.rsplit_once('~');
+    let numbered = split.and_then(|(first, number)| Some((first, number.parse().ok()?)));
+    numbered.unwrap_or((name, 1))
 }
 
 /// These bytes in memory that nobody can change any more.
@@ -265,11 +298,12 @@ mod tests {
         for (prefix, expected) in cases {
             assert_eq!(name(prefix), expected);
         }
-        let longest = format!("/{}", "a".repeat(NAME_MAX - HOLD.len() - 1));
+        let longest = format!("/{}", "a".repeat(NAME_MAX - NUMBER_MAX - HOLD.len() - 1));
         assert_eq!(name(&longest), format!("hold-{longest}"));
         let longer = name(&format!("{longest}a"));
         assert!(longer.starts_with("hold-#"), "{longer}");
         assert_eq!(longer.len(), HOLD.len() + 1 + 64);
+        assert_eq!(hold_prefix(&longer), None);
     }
 
     proptest! {
@@ -277,9 +311,23 @@ mod tests {
         fn systemd_takes_each_name(prefix in "/\\PC{0,300}") {
             let Ok(prefix) = prefix.parse::<Prefix>() else { return Ok(()) };
             // fdname_is_valid() of systemd.
-            let name = hold_name(&prefix);
+            let name = numbered(&hold_name(&prefix), u32::MAX);
             prop_assert!(name.len() <= 255);
             prop_assert!(name.bytes().all(|it| (b' '..127).contains(&it) && it != b':'), "{}", name);
+        }
+
+        #[test]
+        fn names_tell_the_prefix_and_the_number(prefix in "/[a%2:ü~#]{0,50}", number in 1_u32..) {
+            let Ok(prefix) = prefix.parse::<Prefix>() else { return Ok(()) };
+            let first = hold_name(&prefix);
+            let name = numbered(&first, number);
+            prop_assert_eq!(split_number(&name), (first.as_str(), number));
+            prop_assert_eq!(hold_prefix(&first), Some(prefix));
+        }
+
+        #[test]
+        fn any_name_may_be_asked_for_its_prefix(name in "hold-\\PC{0,20}") {
+            _ = hold_prefix(split_number(&name).0);
         }
 
         #[test]

@@ -800,6 +800,17 @@ fn a_hold_survives_a_restart() {
         manager.next().0,
         "STATUS=Serving 1 repository; HELD: /repo\n"
     );
+
+    // The second one is there before the first one goes.
+    done(&first, &["hold", "/repo", "--reason", "bad glibc"]);
+    let (text, descriptors) = manager.next();
+    assert_eq!(text, "FDSTORE=1\nFDNAME=hold-/repo~2\nFDPOLL=0\n");
+    let [newer] = &descriptors[..] else {
+        panic!("{descriptors:?}");
+    };
+    let (text, _) = manager.next();
+    assert_eq!(text, "FDSTOREREMOVE=1\nFDNAME=hold-/repo\n");
+
     let held = status(&first)["held"].clone();
     let before = get(&first, &format!("/repo/{REF}"));
     first.signal(Signal::TERM);
@@ -807,7 +818,8 @@ fn a_hold_survives_a_restart() {
 
     // Published while nobody serves.
     fs::write(repo.file(REF), repo.read("refs/heads/demo/prüfung")).unwrap();
-    let second = manager.start(serving(&repo), &[("hold-/repo", kept)]);
+    let stored = [("hold-/repo", kept), ("hold-/repo~2", newer)];
+    let second = manager.start(serving(&repo), &stored);
     assert_eq!(get(&second, &format!("/repo/{REF}")), before);
     assert_eq!(status(&second)["held"], held);
     assert!(second.log().contains("still held, as before the restart"));
@@ -816,6 +828,8 @@ fn a_hold_survives_a_restart() {
     assert!(said.contains("It was held by"), "{said}");
     let (text, _) = manager.wait_for("FDSTOREREMOVE=1");
     assert_eq!(text, "FDSTOREREMOVE=1\nFDNAME=hold-/repo\n");
+    let (text, _) = manager.next();
+    assert_eq!(text, "FDSTOREREMOVE=1\nFDNAME=hold-/repo~2\n");
 }
 
 /// A reload opens anew what is configured in another way, and that would publish.
@@ -891,7 +905,12 @@ fn other_descriptors_are_left_alone() {
     let process = manager.start(serving(&repo), &stored);
     let log = process.log();
     assert!(log.contains("has no use here name=\"http\""), "{log}");
-    let text = done(&process, &["status"]);
+    let line = log.lines().find(|it| it.contains("not served any more"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    let release = "ostree-serve release /gone --config ";
+    assert!(line.contains("ERROR") && line.contains(release), "{line}");
+    let text = done(&process, &["status", "/gone"]);
+    assert!(text.contains(release), "{text}");
     assert!(
         text.contains("hold-/gone: a hold is kept for a repository that is not served"),
         "{text}"

@@ -1,21 +1,25 @@
 //! What holds, releases and reports: the repositories, and what the service
 //! manager keeps for them. Nothing here knows sockets.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use super::board::Board;
-use super::{Held, Lasting, Reason, Refused, Released, Reply, Report, Repository, Request, Way};
+use super::{
+    Held, Lasting, Reason, Refused, Released, Reply, Report, Repository, Request, Unserved, Way,
+};
 use crate::config::Prefix;
 use crate::finding::shell_word;
 use crate::http::Service;
 use crate::repo::Repo;
 use crate::repo::status::{Hold, Obstacle, Status};
-use crate::systemd::{self, Inherited, Keeps, Manager, hold_name};
+use crate::systemd::{self, Inherited, Keeps, Manager, hold_name, hold_prefix, numbered};
 
 /// Something with a brake: a [`Repo`], or what plays one in tests.
 pub trait Brake: Send + Sync {
@@ -86,7 +90,8 @@ pub struct Brakes {
     /// One at a time holds or releases, so that the repositories and what is kept
     /// of them agree. Reports do not wait for it: the service manager may be slow.
     turn: Mutex<()>,
-    /// What the service manager keeps, by name; locked for a moment only.
+    /// What the service manager keeps, by the name of the first hold; locked for a
+    /// moment only.
     kept: Mutex<BTreeMap<String, Kept>>,
     started: (SystemTime, Instant),
     board: Board,
@@ -94,9 +99,79 @@ pub struct Brakes {
     ending: AtomicBool,
 }
 
+/// What a service manager is to forget and to store, by number and in this order,
+/// so that a crash in between loses no hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Exchange {
+    before: Vec<u32>,
+    store: Option<u32>,
+    after: Vec<u32>,
+    /// Whether there is room for all of it, as far as the manager says.
+    fits: bool,
+}
+
+impl Exchange {
+    /// For a hold of which these numbers are kept, beside so many of others. `same`
+    /// is whether they are the generation that is to be kept.
+    fn plan(same: bool, kept: &[u32], others: usize, room: Option<usize>) -> Self {
+        let [_, rest @ ..] = kept else {
+            return Self::anew(kept, others, room);
+        };
+        let next = kept.last().map(|it| it.saturating_add(1));
+        match room {
+            _ if !same => Self::anew(kept, others, room),
+            // If there is no room, the new one is not taken: the first one stays,
+            // whose reason may be older.
+            None => Self {
+                before: rest.to_vec(),
+                store: next,
+                after: Vec::new(),
+                fits: true,
+            },
+            Some(room) if others + kept.len() < room => Self {
+                before: Vec::new(),
+                store: next,
+                after: kept.to_vec(),
+                fits: true,
+            },
+            // No room for two: what is kept stays.
+            Some(_) => Self {
+                fits: true,
+                ..Self::default()
+            },
+        }
+    }
+
+    /// What is kept is no good.
+    fn anew(kept: &[u32], others: usize, room: Option<usize>) -> Self {
+        Self {
+            before: with_first(kept),
+            store: Some(1),
+            after: Vec::new(),
+            fits: room.is_none_or(|room| others < room),
+        }
+    }
+
+    /// What is kept when it is done.
+    fn outcome(&self, kept: &[u32]) -> Vec<u32> {
+        let gone = |it: &u32| self.before.contains(it) || self.after.contains(it);
+        let mut numbers: Vec<_> = kept.iter().copied().filter(|it| !gone(it)).collect();
+        numbers.extend(self.store.filter(|_| self.fits));
+        numbers
+    }
+}
+
+/// These numbers, and the first one, which may be kept although nobody knows.
+fn with_first(numbers: &[u32]) -> Vec<u32> {
+    let others = numbers.iter().copied().filter(|it| *it != 1);
+    std::iter::once(1).chain(others).collect()
+}
+
 /// A hold that the service manager keeps.
 struct Kept {
     since: String,
+    /// The numbers under which it does, lowest first; the last one counts.
+    numbers: Vec<u32>,
     /// Why it does not count all the same.
     broken: Option<String>,
 }
@@ -124,9 +199,11 @@ impl Brakes {
         this
     }
 
-    fn restore(&self, inherited: Vec<Inherited>) {
+    fn restore(&self, mut inherited: Vec<Inherited>) {
         let brakes = self.served.brakes();
         let mut kept = lock(&self.kept);
+        // The newest one counts, if it can be read.
+        inherited.sort_by_key(|it| Reverse(systemd::split_number(&it.name).1));
         for Inherited { name, descriptor } in inherited {
             if !name.starts_with(systemd::HOLD) {
                 tracing::warn!(
@@ -136,24 +213,30 @@ impl Brakes {
                 );
                 continue;
             }
-            // Should there be two of a name, one that counts is enough.
-            if kept.get(&name).is_some_and(|it| it.broken.is_none()) {
+            let (first, number) = systemd::split_number(&name);
+            let entry = kept.entry(first.to_owned()).or_insert_with(|| Kept {
+                since: timestamp(self.started.0),
+                numbers: Vec::new(),
+                broken: Some(String::new()),
+            });
+            if !entry.numbers.contains(&number) {
+                entry.numbers.insert(0, number);
+            }
+            if entry.broken.is_none() {
                 continue;
             }
-            let brake = brakes.iter().find(|(prefix, _)| hold_name(prefix) == name);
-            let broken = match brake {
+            let brake = brakes.iter().find(|(prefix, _)| hold_name(prefix) == first);
+            entry.broken = match brake {
                 Some((prefix, brake)) => systemd::unseal(descriptor)
                     .and_then(|frozen| brake.restore(&frozen))
                     .map(|()| log_restored(prefix, &brake.status()))
                     .inspect_err(|error| log_broken(prefix, error, &self.way))
                     .err(),
                 None => {
-                    log_orphan(&name);
+                    self.log_orphan(first);
                     None
                 }
             };
-            let since = timestamp(self.started.0);
-            kept.insert(name, Kept { since, broken });
         }
     }
 
@@ -209,11 +292,11 @@ impl Brakes {
                 ),
             )
         })?;
+        let lasting = self.keep(prefix, &*brake, before.is_some());
         if let Some(kept) = lock(&self.kept).get_mut(&hold_name(prefix)) {
             // It is held now, whatever was lost before.
             kept.broken = None;
         }
-        let lasting = self.keep(prefix, &*brake);
         tracing::warn!(
             %prefix, by, %reason, %lasting,
             "held: nothing newer is published until it is released"
@@ -226,8 +309,9 @@ impl Brakes {
         })
     }
 
-    fn keep(&self, prefix: &Prefix, brake: &dyn Brake) -> Lasting {
-        let name = hold_name(prefix);
+    /// Has the service manager keep a hold. If it was held before, what is kept
+    /// already is the same generation.
+    fn keep(&self, prefix: &Prefix, brake: &dyn Brake, was_held: bool) -> Lasting {
         let room = match self.manager.keeps() {
             Keeps::Nothing => {
                 return Lasting::Process("no service manager keeps it (NOTIFY_SOCKET)".into());
@@ -235,29 +319,71 @@ impl Brakes {
             Keeps::Unsaid => None,
             Keeps::UpTo(room) => Some(room),
         };
-        let result = match brake.frozen() {
-            Some(frozen) => self
-                .manager
-                .keep(&name, &frozen)
-                .map_err(|error| format!("the service manager cannot be given it: {error}")),
-            None => Err("the repository does not give its frozen generation".into()),
+        let Some(frozen) = brake.frozen() else {
+            return Lasting::Process("the repository does not give its frozen generation".into());
         };
-        if let Err(reason) = result {
+        let first = hold_name(prefix);
+        let (counts, kept, others) = self.kept_for(&first);
+        let exchange = Exchange::plan(was_held && counts, &kept, others, room);
+        let result = self.exchange(&first, &frozen, &exchange);
+        let numbers = match result {
+            Ok(()) => exchange.outcome(&kept),
+            // Any of it may be there; a release has to know.
+            Err(_) => kept.into_iter().chain(exchange.store).collect(),
+        };
+        let count = others + numbers.len();
+        self.remember(first, numbers);
+        if let Err(error) = result {
+            let reason = format!("the service manager cannot be given it: {error}");
             return Lasting::Process(reason);
+        }
+        match room {
+            None => Lasting::Perhaps,
+            Some(_) if exchange.fits => Lasting::Restarts,
+            Some(room) => Lasting::Process(format!(
+                "the service's unit has FileDescriptorStoreMax={room}, and there are {} holds",
+                count + 1
+            )),
+        }
+    }
+
+    /// What the service manager keeps from now on under this name.
+    fn remember(&self, first: String, numbers: Vec<u32>) {
+        let mut kept = lock(&self.kept);
+        if numbers.is_empty() {
+            kept.remove(&first);
+            return;
         }
         let new = Kept {
             since: timestamp(SystemTime::now()),
+            numbers,
             broken: None,
         };
-        let mut kept = lock(&self.kept);
-        kept.insert(name, new);
-        match (room, kept.len()) {
-            (None, _) => Lasting::Perhaps,
-            (Some(room), count) if count <= room => Lasting::Restarts,
-            (Some(room), count) => Lasting::Process(format!(
-                "the service's unit has FileDescriptorStoreMax={room}, and there are {count} holds"
-            )),
+        kept.insert(first, new);
+    }
+
+    /// What is kept for the repository whose first hold has this name: whether it
+    /// counts, under which numbers, and how much there is beside it.
+    fn kept_for(&self, first: &str) -> (bool, Vec<u32>, usize) {
+        let all = lock(&self.kept);
+        let others = all.iter().filter(|(name, _)| *name != first);
+        let others = others.map(|(_, it)| it.numbers.len()).sum();
+        match all.get(first) {
+            Some(kept) => (kept.broken.is_none(), kept.numbers.clone(), others),
+            None => (false, Vec::new(), others),
         }
+    }
+
+    fn exchange(&self, first: &str, frozen: &[u8], exchange: &Exchange) -> io::Result<()> {
+        let forget = |numbers: &[u32]| {
+            let mut names = numbers.iter().map(|it| numbered(first, *it));
+            names.try_for_each(|name| self.manager.forget(&name))
+        };
+        forget(&exchange.before)?;
+        if let Some(number) = exchange.store {
+            self.manager.store(&numbered(first, number), frozen)?;
+        }
+        forget(&exchange.after)
     }
 
     fn release(&self, prefix: &Prefix, by: &str) -> Result<Released, Refused> {
@@ -270,10 +396,14 @@ impl Brakes {
         };
         let before = brake.as_ref().and_then(|it| it.release());
         // What is not known to be kept may be so all the same.
-        let remains =
-            self.manager.forget(&name).err().map(|error| {
-                format!("the service manager cannot be told to forget the hold: {error}")
-            });
+        let exchange = Exchange {
+            before: with_first(&self.kept_for(&name).1),
+            ..Exchange::default()
+        };
+        let remains = self
+            .exchange(&name, &[], &exchange)
+            .err()
+            .map(|error| format!("the service manager cannot be told to forget the hold: {error}"));
         if remains.is_none() {
             lock(&self.kept).remove(&name);
         }
@@ -293,8 +423,13 @@ impl Brakes {
     }
 
     fn report(&self, only: Option<&Prefix>) -> Result<Report, Refused> {
+        let mut obstacles = self.orphans();
         if let Some(prefix) = only {
-            self.find(prefix)?;
+            let name = hold_name(prefix);
+            obstacles.retain(|it| it.obstacle.file == name);
+            if obstacles.is_empty() {
+                self.find(prefix)?;
+            }
         }
         let mut repositories: Vec<_> = self
             .served
@@ -310,7 +445,7 @@ impl Brakes {
             started: timestamp(started),
             uptime: instant.elapsed().as_secs(),
             news: self.board.read(),
-            obstacles: self.orphans(),
+            obstacles,
             repositories,
         })
     }
@@ -321,6 +456,7 @@ impl Brakes {
         if let Some(Kept {
             since,
             broken: Some(reason),
+            ..
         }) = lock(&self.kept).get(&name)
         {
             let obstacle = Obstacle {
@@ -335,7 +471,7 @@ impl Brakes {
     }
 
     /// Holds that are kept for what is not served.
-    fn orphans(&self) -> Vec<Obstacle> {
+    fn orphans(&self) -> Vec<Unserved> {
         let served: Vec<_> = self
             .served
             .brakes()
@@ -345,13 +481,31 @@ impl Brakes {
         lock(&self.kept)
             .iter()
             .filter(|(name, _)| !served.contains(name))
-            .map(|(name, kept)| Obstacle {
-                file: name.clone(),
-                reason: ORPHAN.to_owned(),
-                remedy: ORPHAN_REMEDY.to_owned(),
-                since: kept.since.clone(),
+            .map(|(name, kept)| Unserved {
+                prefix: hold_prefix(name),
+                obstacle: Obstacle {
+                    file: name.clone(),
+                    reason: ORPHAN.to_owned(),
+                    remedy: self.orphan_remedy(name),
+                    since: kept.since.clone(),
+                },
             })
             .collect()
+    }
+
+    fn orphan_remedy(&self, name: &str) -> String {
+        // One that the name does not tell has to be known by who chose it.
+        let prefix = hold_prefix(name).map_or("PREFIX".to_owned(), |it| word(&it));
+        format!(
+            "serve {prefix} again and restart, or let go of the hold: \
+             ostree-serve release {prefix}{}",
+            self.way
+        )
+    }
+
+    fn log_orphan(&self, name: &str) {
+        let remedy = self.orphan_remedy(name);
+        tracing::error!(name, remedy, "{ORPHAN}");
     }
 
     fn find(&self, prefix: &Prefix) -> Result<Arc<dyn Brake>, Refused> {
@@ -393,9 +547,6 @@ impl Brakes {
 }
 
 const ORPHAN: &str = "a hold is kept for a repository that is not served any more";
-const ORPHAN_REMEDY: &str = "serve it again and restart, or let go of the hold: \
-                             ostree-serve release PREFIX";
-
 fn lost(reason: &str) -> String {
     format!(
         "IT IS NOT HELD, although it was before the restart: the hold could not be taken over: \
@@ -425,10 +576,6 @@ fn log_restored(prefix: &Prefix, status: &Status) {
 
 fn log_broken(prefix: &Prefix, reason: &str, way: &Way) {
     tracing::error!(%prefix, remedy = recovery(prefix, way), "{}", lost(reason));
-}
-
-fn log_orphan(name: &str) {
-    tracing::warn!(name, remedy = ORPHAN_REMEDY, "{ORPHAN}");
 }
 
 /// A prefix as a word of a shell.

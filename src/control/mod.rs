@@ -200,10 +200,20 @@ pub struct Report {
     /// What the daemon has to say of itself.
     #[serde(flatten)]
     pub news: News,
-    /// What is wrong apart from the repositories.
-    pub obstacles: Vec<Obstacle>,
+    /// Holds that are kept for what is not served.
+    pub obstacles: Vec<Unserved>,
     /// The repositories.
     pub repositories: Vec<Repository>,
+}
+
+/// A hold that is kept for a repository which is not served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unserved {
+    /// Where it was served; `None` if that was too long to be kept.
+    pub prefix: Option<Prefix>,
+    /// What is wrong with that.
+    #[serde(flatten)]
+    pub obstacle: Obstacle,
 }
 
 /// How a repository stands.

@@ -147,13 +147,13 @@ impl Text<'_> {
         if !report.obstacles.is_empty() {
             writeln!(f)?;
         }
-        for obstacle in &report.obstacles {
-            self.obstacle(f, obstacle)?;
+        for unserved in &report.obstacles {
+            self.obstacle(f, &unserved.obstacle)?;
         }
         for repository in &report.repositories {
             self.repository(f, repository)?;
         }
-        if report.repositories.is_empty() {
+        if report.repositories.is_empty() && report.obstacles.is_empty() {
             writeln!(f, "\nNo repository is served.")?;
         }
         Ok(())

@@ -224,6 +224,86 @@ fn holds_are_taken_over() {
     );
 }
 
+/// There are two if the process was killed between storing and forgetting.
+#[test]
+fn the_newest_hold_counts() {
+    let brakes = brakes(vec![
+        sealed("hold-/a~9", b"older"),
+        sealed("hold-/a~10", b"newest"),
+        sealed("hold-/a", b"oldest"),
+        sealed("hold-/b", b"readable"),
+        sealed("hold-/b~2", b"\xff"),
+    ]);
+    let expected = [("/a", "newest"), ("/b", "readable")];
+    let expected: Vec<_> = expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+    assert_eq!(held(&brakes), expected);
+    assert_eq!(brakes.kept_for("hold-/a"), (true, vec![1, 9, 10], 2));
+}
+
+/// After each step of an exchange something is kept that counts, if it was so
+/// before and the manager keeps what it says.
+#[test]
+fn no_crash_loses_a_hold() {
+    let exchange = |before: &[u32], store, after: &[u32], fits| Exchange {
+        before: before.into(),
+        store,
+        after: after.into(),
+        fits,
+    };
+    let cases: [((bool, &[u32], usize, Option<usize>), Exchange, &[u32]); 9] = [
+        (
+            (false, &[], 0, Some(16)),
+            exchange(&[1], Some(1), &[], true),
+            &[1],
+        ),
+        (
+            (false, &[2], 0, Some(16)),
+            exchange(&[1, 2], Some(1), &[], true),
+            &[1],
+        ),
+        (
+            (false, &[], 16, Some(16)),
+            exchange(&[1], Some(1), &[], false),
+            &[],
+        ),
+        (
+            (true, &[], 0, Some(16)),
+            exchange(&[1], Some(1), &[], true),
+            &[1],
+        ),
+        (
+            (true, &[1], 3, Some(16)),
+            exchange(&[], Some(2), &[1], true),
+            &[2],
+        ),
+        (
+            (true, &[2, 3], 3, Some(16)),
+            exchange(&[], Some(4), &[2, 3], true),
+            &[4],
+        ),
+        (
+            (true, &[1], 15, Some(16)),
+            exchange(&[], None, &[], true),
+            &[1],
+        ),
+        (
+            (true, &[1], 3, None),
+            exchange(&[], Some(2), &[], true),
+            &[1, 2],
+        ),
+        (
+            (true, &[1, 2], 3, None),
+            exchange(&[2], Some(3), &[], true),
+            &[1, 3],
+        ),
+    ];
+    for ((same, kept, others, room), expected, outcome) in cases {
+        let planned = Exchange::plan(same, kept, others, room);
+        assert_eq!(planned, expected, "{same} {kept:?} {others} {room:?}");
+        assert_eq!(planned.outcome(kept), outcome, "{planned:?}");
+    }
+}
+
 #[test]
 fn a_hold_that_is_lost_shows_until_somebody_decides() {
     type Decide = fn(&Brakes) -> Reply;
@@ -252,7 +332,16 @@ fn a_hold_of_what_is_not_served_can_be_let_go() {
     let [orphan] = &report(&brakes).obstacles[..] else {
         panic!()
     };
-    assert_eq!(orphan.file, "hold-/gone");
+    assert_eq!(orphan.prefix, Some(prefix("/gone")));
+    let command = "ostree-serve release /gone --config /etc/x.toml";
+    assert!(orphan.obstacle.remedy.contains(command), "{orphan:?}");
+    let status = Request::Status {
+        prefix: Some(prefix("/gone")),
+    };
+    let Reply::Status(alone) = brakes.carry_out(status, "bob") else {
+        panic!()
+    };
+    assert_eq!((alone.obstacles.len(), alone.repositories.len()), (1, 0));
     refused(hold(&brakes, "/gone", "x"));
     let Reply::Released(released) = release(&brakes, "/gone") else {
         panic!()
