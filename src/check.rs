@@ -250,10 +250,16 @@ fn check_directory(
             return;
         }
     }
-    // Entering is all that serving needs; without a listing there is nothing
-    // more to see here.
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return;
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        // All refs have to be known, for they are published together.
+        Err(error) if links != Links::Refused => {
+            let reason = format!("this user cannot list the directory: {error}");
+            findings.push(Finding::error(directory, reason).remedy(open_up(root)));
+            return;
+        }
+        // Entering is all that serving needs here, and there is no more to see.
+        Err(_) => return,
     };
     for entry in entries.flatten() {
         let Ok(kind) = entry.file_type() else {

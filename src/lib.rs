@@ -81,8 +81,8 @@
 //!   rustls, and only [`watch`] notify.
 //! - Every name that is opened for a request comes from
 //!   [`resource::path::file_path`], never from request text, and is opened
-//!   beneath a directory descriptor that was opened once. Only
-//!   [`repo::observation`] lists a directory, `refs/`.
+//!   beneath a directory descriptor. [`repo::observation`] alone looks further,
+//!   at what `refs/` lists and at the marks of incomplete commits in `state/`.
 //! - [`repo::judge`] knows no files and no clock.
 //! - Nothing is ever written, and no validator comes from a file's inode or time.
 //! - [`control::brakes`] knows no sockets, and [`systemd`] does not know what the

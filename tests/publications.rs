@@ -455,3 +455,43 @@ fn a_repository_that_is_put_in_place_of_another_is_served() {
     wait_until_served(&server, "refs/heads/other", format!("{TIP}\n").as_bytes());
     assert_eq!(get(&server, &object).0, 200);
 }
+
+/// Two links to their own directory make more ways than anybody can walk.
+#[test]
+fn aliases_that_lead_in_circles_do_not_hang_the_repository() {
+    let repo = TestRepo::new();
+    for name in ["a", "b", "c"] {
+        std::os::unix::fs::symlink(".", repo.file("refs/heads").join(name)).unwrap();
+    }
+    let server = TestServer::of(&repo);
+    let tip = format!("{TIP}\n").into_bytes();
+    assert_eq!(get(&server, "refs/heads/a/demo/x86_64/stable"), (200, tip));
+    publish_mark(&repo, &server, "after");
+}
+
+/// What one directory has another one may lack.
+#[test]
+fn a_directory_without_its_objects_is_not_published() {
+    let repo = TestRepo::new();
+    let server = TestServer::of(&repo);
+    let commit = object(TIP, "commit");
+    let other = TestRepo::new();
+    fs::remove_dir_all(other.file("objects")).unwrap();
+    replace(&other, "refs/heads/other", format!("{TIP}\n").as_bytes());
+
+    let path = repo.path();
+    fs::rename(&path, path.with_extension("old")).unwrap();
+    fs::rename(other.path(), &path).unwrap();
+    is_held_back(&repo, &server, "without-objects");
+    assert_eq!(get(&server, &commit).0, 200);
+    assert_eq!(get(&server, "refs/heads/other").0, 404);
+}
+
+/// A fault that was there at the start must not keep back what comes later.
+#[test]
+fn a_fault_of_the_start_keeps_nothing_back() {
+    let repo = TestRepo::new();
+    replace(&repo, "refs/heads/garbage", b"");
+    let server = TestServer::of(&repo);
+    publish_mark(&repo, &server, "after");
+}

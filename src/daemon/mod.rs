@@ -75,6 +75,8 @@ impl Daemon {
     /// # Errors
     /// Everything that stands in the way, as far as it can be told at once.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        // What repositories keep open depends on it.
+        process::raise_descriptors();
         // Nobody asks what it waits for: nothing is served yet.
         let stage = Stage::new(&*config.file, "the start");
         let generation = Generation::open(config.clone(), None, &stage)?;

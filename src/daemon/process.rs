@@ -5,11 +5,8 @@ use tokio::runtime::Runtime;
 
 use crate::config::Limits;
 
-/// Raises the limit of open files as far as it goes, and lowers the number of
-/// connections until each can have a socket and a file, with some to spare. An
-/// HTTP/2 connection may have more large files under way; if they use up what
-/// there is, replies wait for descriptors.
-pub(super) fn fit_into_descriptors(limits: Limits) -> Limits {
+/// Raises the limit of open files as far as it goes.
+pub(super) fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -18,6 +15,14 @@ pub(super) fn fit_into_descriptors(limits: Limits) -> Limits {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
+}
+
+/// Raises the limit of open files as far as it goes, and lowers the number of
+/// connections until each can have a socket and a file, with some to spare. An
+/// HTTP/2 connection may have more large files under way; if they use up what
+/// there is, replies wait for descriptors.
+pub(super) fn fit_into_descriptors(limits: Limits) -> Limits {
+    raise_descriptors();
     let Some(available) = getrlimit(Resource::Nofile).current else {
         return limits;
     };

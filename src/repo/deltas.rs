@@ -34,6 +34,17 @@ pub struct Deltas {
     grace: Period,
 }
 
+/// A file of a delta.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The delta.
+    pub name: Name,
+    /// Which of its files.
+    pub file: DeltaFile,
+    /// The superblock that the visitor was told of, if it was.
+    pub listed: Option<Checksum>,
+}
+
 /// From which commit, to which.
 pub type Name = (Option<Checksum>, Checksum);
 
@@ -123,26 +134,48 @@ impl Deltas {
     }
 
     /// A file of a delta; `None` if there is no such delta, or none that fits.
-    /// `listed` is the superblock that this visitor was told of, if it was.
     ///
     /// # Errors
     /// Why a file that is there cannot be read.
     pub async fn find(
         &self,
-        name: Name,
-        file: DeltaFile,
-        listed: Option<Checksum>,
+        wanted: Wanted,
         directory: &Arc<Directory>,
         digests: &Digests,
         visitor: &Visitor,
     ) -> Result<Option<Found>, Unreadable> {
         let now = Instant::now();
-        let state = self.slot(name, now);
-        let mut state = state.lock().await;
+        let Wanted { name, file, .. } = wanted;
+        // Whoever has begun need not wait for what a new superblock takes to read.
+        if let (DeltaFile::Part(number), Some(unit)) = (file, visitor.unit(name)) {
+            return Ok(unit.part(number));
+        }
+        let slot = self.slot(name, now);
+        let mut state = slot.lock().await;
+        let found = self
+            .find_in(&mut state, wanted, directory, digests, visitor)
+            .await;
+        if state.is_empty() {
+            // Clients ask for many deltas that never were; those that are must
+            // not give way to them.
+            lock(&self.slots).remove(&name);
+        }
+        found
+    }
+
+    async fn find_in(
+        &self,
+        state: &mut State,
+        wanted: Wanted,
+        directory: &Arc<Directory>,
+        digests: &Digests,
+        visitor: &Visitor,
+    ) -> Result<Option<Found>, Unreadable> {
+        let Wanted { name, file, listed } = wanted;
+        let now = Instant::now();
         match file {
             DeltaFile::Superblock => {
-                self.refresh(&mut state, name, directory, digests, now)
-                    .await?;
+                self.refresh(state, name, directory, digests, now).await?;
                 let Some(unit) = state.listed(listed) else {
                     tracing::debug!(
                         delta = %directory.path().join(superblock_path(name)).display(),
@@ -157,13 +190,9 @@ impl Deltas {
             DeltaFile::Part(number) => {
                 if state.current.is_none() {
                     // The superblock was served before a restart.
-                    self.refresh(&mut state, name, directory, digests, now)
-                        .await?;
+                    self.refresh(state, name, directory, digests, now).await?;
                 }
-                let unit = visitor.unit(name).or_else(|| state.unit_of(visitor));
-                let Some(unit) = unit else { return Ok(None) };
-                let part = unit.parts.get(number as usize);
-                Ok(part.and_then(|part| part.as_ref().map(found)))
+                Ok(state.unit_of(visitor).and_then(|unit| unit.part(number)))
             }
         }
     }
@@ -259,6 +288,11 @@ impl From<Unreadable> for Unfit {
 }
 
 impl State {
+    /// Whether nothing is known of the delta, but that it is not there.
+    fn is_empty(&self) -> bool {
+        self.current.is_none() && self.former.is_empty() && self.unfit.is_none()
+    }
+
     /// The unit with this superblock. If none was listed, the only one there
     /// was: between several it would be a guess, and without a delta clients
     /// fetch objects.
@@ -323,6 +357,10 @@ impl Unit {
             parts,
             seen_by: Mutex::default(),
         })
+    }
+
+    fn part(&self, number: u32) -> Option<Found> {
+        self.parts.get(number as usize)?.as_ref().map(found)
     }
 
     fn seen_by(&self, visitor: &Visitor, now: Instant) {

@@ -128,7 +128,6 @@ pub fn parse_frozen(bytes: &[u8], directory: Arc<Directory>) -> Result<(Hold, Ge
         named,
         unreadable: Unreadable::default(),
         commits: HashSet::new(),
-        dangling: HashSet::new(),
     };
     Ok((header.hold, generation))
 }

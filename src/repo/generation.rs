@@ -24,7 +24,7 @@ pub struct Generation {
     pub number: u64,
     /// When it was published.
     pub published: SystemTime,
-    /// The directory that it was read from; objects are looked up there.
+    /// The directory that it was read from.
     pub directory: Arc<Directory>,
     /// What clients see of `config`.
     pub config: Document,
@@ -41,8 +41,6 @@ pub struct Generation {
     pub unreadable: Unreadable,
     /// The commits that refs and summary name, and that are there.
     pub commits: HashSet<Checksum>,
-    /// The commits that they name, and that are not.
-    pub dangling: HashSet<Checksum>,
 }
 
 /// What a summary lists.

@@ -24,12 +24,16 @@ use crate::resource::{Checksum, ObjectKind, Resource};
 /// Objects that were kept, each until its time.
 #[derive(Debug)]
 pub struct Grace {
+    /// What was opened for clients to come; what is served never pushes it out.
     kept: Cache<Object, Kept>,
+    /// What was served lately.
+    served: Cache<Object, Kept>,
     most: usize,
     grace: Period,
 }
 
-type Object = (Checksum, ObjectKind);
+/// An object's name.
+pub type Object = (Checksum, ObjectKind);
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -70,9 +74,8 @@ impl Grace {
         let descriptors = getrlimit(Limit::Nofile).current.unwrap_or(u64::MAX) / 16;
         let most = usize::try_from(descriptors).map_or(MOST, |it| it.min(MOST));
         Self {
-            // What is served now and then is not to push out what was opened for
-            // clients to come.
             kept: Cache::new(2 * most),
+            served: Cache::new(most),
             most,
             grace,
         }
@@ -82,16 +85,23 @@ impl Grace {
     pub fn served(&self, object: Object, found: &Found, now: Instant) {
         // A write for each request would cost more than it is worth.
         let is_fresh = |kept: &Kept| kept.is_kept_at(now + self.grace.get() / 2);
-        if self.kept.get(&object).as_ref().is_some_and(is_fresh) {
+        let is_known =
+            |store: &Cache<Object, Kept>| store.get(&object).as_ref().is_some_and(is_fresh);
+        if is_known(&self.served) || is_known(&self.kept) {
             return;
         }
         let until = Until::Time(now + self.grace.get());
-        self.insert(object, found.content.clone(), found.digest, until);
+        let kept = Kept {
+            content: found.content.clone(),
+            digest: found.digest,
+            until,
+        };
+        self.served.insert(object, kept);
     }
 
     /// An object whose name is gone.
     pub fn find(&self, object: Object, now: Instant) -> Option<Found> {
-        let kept = self.kept.get(&object);
+        let kept = self.kept.get(&object).or_else(|| self.served.get(&object));
         let kept = kept.filter(|kept| kept.is_kept_at(now))?;
         if kept.until == Until::Retired {
             let until = Until::Time(now + self.grace.get());
@@ -106,6 +116,7 @@ impl Grace {
     /// Lets go of what has had its time.
     pub fn sweep(&self, now: Instant) {
         self.kept.retain(|_, kept| kept.is_kept_at(now));
+        self.served.retain(|_, kept| kept.is_kept_at(now));
     }
 
     /// Keeps what the commit `old` has and `new` has not, as far as it is there
@@ -177,6 +188,9 @@ impl Grace {
     }
 }
 
+/// Deeper than any system's tree, and far from the end of a thread's stack.
+const DEEPEST: usize = 128;
+
 /// How many objects may still be opened. However much is published at a time, no
 /// more is opened than is kept.
 #[derive(Debug)]
@@ -208,11 +222,11 @@ impl Walk<'_> {
         let new = new.and_then(|new| self.read(new, ObjectKind::Commit));
         let new = new.as_deref().and_then(tree::root);
         if let Some(old) = tree::root(&commit) {
-            self.tree(old, new);
+            self.tree(old, new, DEEPEST);
         }
     }
 
-    fn tree(&mut self, old: tree::Directory, new: Option<tree::Directory>) {
+    fn tree(&mut self, old: tree::Directory, new: Option<tree::Directory>, deep: usize) {
         if new.is_none_or(|new| new.meta != old.meta) {
             self.keep(old.meta, ObjectKind::DirMeta);
         }
@@ -231,7 +245,9 @@ impl Walk<'_> {
         }
         for (name, directory) in old.directories {
             let counterpart = new.directories.iter().find(|(other, _)| *other == name);
-            self.tree(directory, counterpart.map(|(_, directory)| *directory));
+            if deep > 0 {
+                self.tree(directory, counterpart.map(|(_, it)| *it), deep - 1);
+            }
         }
     }
 

@@ -19,6 +19,7 @@
 //! With nothing to serve meanwhile, waiting is only for what settles by itself:
 //! what is sound is served, and the rest is left out.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::resource::RootDocument;
@@ -42,12 +43,18 @@ pub struct Facts {
     pub old_index_signature: Signature,
     /// Sub-summaries that the index names and that are not there.
     pub missing: Vec<String>,
-    /// Refs that name a commit which is not there, and did not before.
+    /// Refs that name a commit which is not there.
     pub dangling: Vec<Dangling>,
     /// How long nothing has moved.
     pub unchanged: Duration,
-    /// How long publishing has been put off.
-    pub waiting: Duration,
+    /// How long each problem has been known, by its file. Each has its own clock:
+    /// to repair one must not use up the patience with another.
+    pub known: HashMap<String, Duration>,
+    /// How long it has been too early to tell.
+    pub unsettled: Duration,
+    /// The problems that the generation which is served was published with: they
+    /// keep nothing newer back.
+    pub tolerated: Vec<Problem>,
     /// The generation that is served now.
     pub previous: Option<Previous>,
 }
@@ -301,8 +308,8 @@ fn dangling(facts: &Facts, bounds: &Bounds, problems: &mut Problems) {
             Patience::For(bounds.incomplete),
         );
     }
-    if let Some(more) = facts.dangling.len().checked_sub(MOST).filter(|&it| it > 0) {
-        let reason = format!("{more} more refs name commits that are not there");
+    if facts.dangling.len() > MOST {
+        let reason = "more refs name commits that are not there";
         problems.add("refs", reason, "as above", Patience::For(bounds.incomplete));
     }
 }
@@ -394,7 +401,11 @@ impl Problems {
         problems.retain(|problem| !matches!(problem.patience, Patience::Settle(_)));
 
         let left = |problem: &Problem| match problem.patience {
-            Patience::For(time) => time.saturating_sub(facts.waiting),
+            _ if facts.tolerated.contains(problem) => Duration::ZERO,
+            Patience::For(time) => {
+                let known = facts.known.get(&problem.file).copied();
+                time.saturating_sub(known.unwrap_or_default())
+            }
             _ => Duration::MAX,
         };
         let holding = problems.iter().map(left).max();
@@ -403,7 +414,7 @@ impl Problems {
                 problems,
                 recheck: (left != Duration::MAX).then_some(left),
             },
-            (_, Some(left)) if facts.waiting < RESTLESS => Verdict::Wait(left),
+            (_, Some(left)) if facts.unsettled < RESTLESS => Verdict::Wait(left),
             _ => Verdict::Publish { omitted, problems },
         }
     }

@@ -2,6 +2,7 @@
 //! changed, asks the judge, and does what the judge says. Time is kept here, and
 //! what operators are to know is logged here.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -25,8 +26,8 @@ pub struct Keeper {
     last: Option<(Observation, Instant)>,
     /// What the served generation was made of, and what was wrong with it.
     published: Option<(Observation, Vec<Problem>)>,
-    /// Since when publishing has been put off.
-    waiting: Option<Instant>,
+    /// Since when it has been too early to tell.
+    unsettled: Option<Instant>,
     obstacles: Vec<Known>,
     /// Whether only the brake keeps a newer state from being published.
     has_newer: bool,
@@ -39,13 +40,20 @@ pub struct Keeper {
 struct Known {
     problem: Problem,
     since: SystemTime,
-    told: Instant,
+    /// The same, by a clock that nobody sets.
+    first: Instant,
+    /// When the log last told of it.
+    told: Option<Instant>,
 }
 
 /// A warning that still holds is repeated after this time, for logs are rotated.
 const REMINDER: Duration = Duration::from_secs(3600);
 
+/// What is over sooner was a writer's step, and nothing for a log.
+const PASSING: Duration = Duration::from_secs(2);
+
 const HELD_BACK: &str = "the last good state stays served";
+const STAYS: &str = "what was served stays served";
 const WHEN_RELEASED: &str = "what is sound will be served when the repository is released";
 const NEVERTHELESS: &str = "what is sound is served";
 
@@ -57,17 +65,11 @@ impl Keeper {
             keys: settings.keys.clone(),
             last: None,
             published: None,
-            waiting: None,
+            unsettled: None,
             obstacles: Vec::new(),
             has_newer: false,
             generations: 0,
         }
-    }
-
-    /// Judges by other settings from now on.
-    pub fn set(&mut self, settings: &Settings) {
-        self.bounds = settings.bounds();
-        self.keys = settings.keys.clone();
     }
 
     /// Looks, and publishes what may be published. Gives the time after which to
@@ -77,8 +79,11 @@ impl Keeper {
         directory: Arc<Directory>,
         publications: &Publications,
         brake: &Brake,
+        settings: &Settings,
         now: Instant,
     ) -> Option<Duration> {
+        self.bounds = settings.bounds();
+        self.keys = settings.keys.clone();
         let path = directory.path().to_owned();
         self.has_newer = false;
         let last = self.last.as_ref().map(|(last, _)| last);
@@ -91,23 +96,35 @@ impl Keeper {
         if let Some((published, problems)) = &self.published
             && published.is_like(&seen)
         {
-            self.waiting = None;
+            self.unsettled = None;
             self.tell(&path, problems.clone(), NEVERTHELESS, now);
             return None;
         }
-        let since_when = *self.waiting.get_or_insert(now);
         let current = publications.current();
         let (facts, material) = self.examine(&seen, current.as_deref());
         let facts = Facts {
             unchanged: seen.age().max(now.saturating_duration_since(since)),
-            waiting: now.saturating_duration_since(since_when),
+            known: self.known_for(now),
+            unsettled: self
+                .unsettled
+                .map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+            tolerated: self
+                .published
+                .as_ref()
+                .map_or_else(Vec::new, |it| it.1.clone()),
             ..facts
         };
         match judge(&facts, &self.bounds) {
-            Verdict::Wait(time) => Some(time),
+            Verdict::Wait(time) => {
+                self.unsettled.get_or_insert(now);
+                Some(time)
+            }
             Verdict::Hold { problems, recheck } => {
+                self.unsettled = None;
                 self.tell(&path, problems, HELD_BACK, now);
-                recheck
+                let is_untold = |known: &Known| known.told.is_none();
+                let to_tell = self.obstacles.iter().any(is_untold).then_some(PASSING);
+                recheck.into_iter().chain(to_tell).min()
             }
             Verdict::Publish { omitted, problems } => {
                 let generation = self.generation(&seen, material, omitted);
@@ -132,6 +149,16 @@ impl Keeper {
         }
     }
 
+    /// How long each problem has been known, by its file.
+    fn known_for(&self, now: Instant) -> HashMap<String, Duration> {
+        let known = self.obstacles.iter();
+        let known = known.map(|it| {
+            let time = now.saturating_duration_since(it.first);
+            (it.problem.file.clone(), time)
+        });
+        known.collect()
+    }
+
     /// Whether a newer state is ready, and only the brake keeps it back.
     pub fn has_newer(&self) -> bool {
         self.has_newer
@@ -139,7 +166,7 @@ impl Keeper {
 
     /// Something keeps the directory itself from being looked at.
     pub fn cannot_look(&mut self, path: &Path, problem: Problem, now: Instant) {
-        self.tell(path, vec![problem], HELD_BACK, now);
+        self.tell(path, vec![problem], STAYS, now);
     }
 
     /// What operators are told of now.
@@ -157,7 +184,7 @@ impl Keeper {
     /// an operator froze. The next look finds that another state may follow.
     pub fn publish_frozen(&mut self, publications: &Publications, frozen: Generation) {
         self.published = None;
-        self.waiting = None;
+        self.unsettled = None;
         self.publish(publications, frozen, Instant::now());
     }
 
@@ -177,7 +204,7 @@ impl Keeper {
             index_signature,
             old_index_signature,
             missing,
-            dangling: std::mem::take(&mut commits.newly_dangling),
+            dangling: std::mem::take(&mut commits.dangling),
             previous: current.map(|current| Previous {
                 summary: current.documents.get(RootDocument::Summary).is_some(),
                 signature: current.is_signed(),
@@ -221,7 +248,6 @@ impl Keeper {
             named,
             unreadable,
             commits: material.commits.complete,
-            dangling: material.commits.dangling,
         })
     }
 
@@ -231,7 +257,7 @@ impl Keeper {
             ..generation
         };
         self.generations += 1;
-        self.waiting = None;
+        self.unsettled = None;
         tracing::info!(
             repository = %generation.directory.path().display(),
             generation = generation.number,
@@ -246,7 +272,7 @@ impl Keeper {
     fn tell(&mut self, path: &Path, problems: Vec<Problem>, outcome: &str, now: Instant) {
         let repository = path.display();
         for known in &self.obstacles {
-            if !problems.contains(&known.problem) {
+            if known.told.is_some() && !problems.contains(&known.problem) {
                 tracing::info!(%repository, file = known.problem.file, "no longer: {}", known.problem.reason);
             }
         }
@@ -258,12 +284,17 @@ impl Keeper {
                 None => Known {
                     problem,
                     since: SystemTime::now(),
-                    told: now,
+                    first: now,
+                    told: None,
                 },
             };
-            let age = now.saturating_duration_since(known.told);
-            if age >= REMINDER || age.is_zero() {
-                known.told = now;
+            let age = |since| now.saturating_duration_since(since);
+            let is_due = match known.told {
+                Some(told) => age(told) >= REMINDER,
+                None => outcome != HELD_BACK || age(known.first) >= PASSING,
+            };
+            if is_due {
+                known.told = Some(now);
                 tracing::warn!(
                     %repository,
                     file = known.problem.file,

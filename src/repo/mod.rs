@@ -42,7 +42,7 @@ use crate::resource::path::file_path;
 use crate::resource::{Checksum, DeltaFile, Identity, Resource, RootDocument};
 use crate::watch::Watch;
 use brake::Brake;
-use deltas::Deltas;
+use deltas::{Deltas, Wanted};
 use generation::{Generation, Publications};
 use grace::{Grace, Until};
 use judge::Problem;
@@ -57,6 +57,8 @@ use visitor::{Lineage, Visitor};
 pub struct Repo {
     /// Where objects are. It changes if another directory is put in its place.
     directory: ArcSwap<Directory>,
+    /// Where they were before, and until when: clients may be in mid-pull.
+    former: Mutex<Option<(Arc<Directory>, Instant)>>,
     digests: Digests,
     settings: ArcSwap<Settings>,
     grace_period: Period,
@@ -121,6 +123,7 @@ impl Repo {
         let grace = Period::new(settings.publishing.grace);
         let repo = Self {
             directory: ArcSwap::from_pointee(directory),
+            former: Mutex::default(),
             digests: Digests::new(),
             lineage: Arc::new(Lineage),
             publications: Publications::new(grace.clone()),
@@ -152,13 +155,7 @@ impl Repo {
     }
 
     fn start_keeping(self: &Arc<Self>) -> AbortHandle {
-        let path = self.directory().path().to_owned();
-        let settings = self.settings.load();
-        let publishing = &settings.publishing;
-        let watch = Watch::repository(&path, publishing.notice, publishing.poll);
-        *lock(&self.notice) = watch.means().to_string();
-        let keeping = keep(Arc::downgrade(self), Arc::clone(&self.nudge), watch);
-        tokio::spawn(keeping).abort_handle()
+        tokio::spawn(keep(Arc::downgrade(self), Arc::clone(&self.nudge))).abort_handle()
     }
 
     /// Puts other settings in force. What is served, and what clients in the
@@ -166,7 +163,6 @@ impl Repo {
     pub fn set(self: &Arc<Self>, settings: Settings) {
         self.grace_period.set(settings.publishing.grace);
         let old = self.settings.swap(Arc::new(settings.clone()));
-        lock(&self.keeper).set(&settings);
         let (old, new) = (&old.publishing, &settings.publishing);
         if (old.notice, old.poll) != (new.notice, new.poll) {
             let mut task = lock(&self.task);
@@ -183,9 +179,13 @@ impl Repo {
         let mut keeper = lock(&self.keeper);
         let old = self.publications.current();
         let recheck = match self.directory_in_place() {
-            Ok(directory) if self.is_coherent() => {
-                keeper.look(directory, &self.publications, &self.brake, now)
-            }
+            Ok(directory) if self.is_coherent() => keeper.look(
+                directory,
+                &self.publications,
+                &self.brake,
+                &self.settings(),
+                now,
+            ),
             Ok(directory) => {
                 self.directory.store(directory);
                 None
@@ -198,7 +198,10 @@ impl Repo {
         *lock(&self.obstacles) = keeper.obstacles();
         self.newer.store(keeper.has_newer(), Ordering::Relaxed);
         if let Some(new) = self.publications.current() {
-            self.directory.store(Arc::clone(&new.directory));
+            let replaced = self.directory.swap(Arc::clone(&new.directory));
+            if !Arc::ptr_eq(&replaced, &new.directory) {
+                *lock(&self.former) = Some((replaced, now));
+            }
             if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &new)) {
                 self.prepare(&old, &new);
                 self.retire(&old, &new, now);
@@ -210,6 +213,7 @@ impl Repo {
         }
         self.grace.sweep(now);
         self.deltas.sweep(now);
+        self.former_directory(now);
         recheck
     }
 
@@ -246,6 +250,14 @@ impl Repo {
                 break;
             }
         }
+    }
+
+    /// The directory that another one took the place of, during the grace.
+    fn former_directory(&self, now: Instant) -> Option<Arc<Directory>> {
+        let mut former = lock(&self.former);
+        let grace = self.grace_period.get();
+        former.take_if(|(_, since)| now.saturating_duration_since(*since) >= grace);
+        former.as_ref().map(|(directory, _)| Arc::clone(directory))
     }
 
     /// The directory that is at the repository's path now.
@@ -408,21 +420,36 @@ impl Repo {
                     DeltaFile::Superblock => self.listed_superblock(name, visitor).await?,
                     DeltaFile::Part(_) => None,
                 };
+                let wanted = Wanted { name, file, listed };
                 self.deltas
-                    .find(name, file, listed, &directory, &self.digests, visitor)
+                    .find(wanted, &directory, &self.digests, visitor)
                     .await
             }
             (Resource::DeltaIndex { to }, true) => self.lookup_delta_index(to, visitor).await,
             (Resource::Object { checksum, kind }, true) => {
-                let found = self.lookup_file(resource).await?;
-                let object = (checksum, kind);
-                match &found {
-                    Some(found) => self.grace.served(object, found, Instant::now()),
-                    None => return Ok(self.grace.find(object, Instant::now())),
-                }
-                Ok(found)
+                self.lookup_object(resource, (checksum, kind)).await
             }
             _ => self.lookup_file(resource).await,
+        }
+    }
+
+    /// An object; one whose name is gone, for the grace.
+    async fn lookup_object(
+        &self,
+        resource: &Resource<'_>,
+        object: grace::Object,
+    ) -> Result<Option<Found>, Unreadable> {
+        let now = Instant::now();
+        if let Some(found) = self.lookup_file(resource).await? {
+            self.grace.served(object, &found, now);
+            return Ok(Some(found));
+        }
+        if let Some(found) = self.grace.find(object, now) {
+            return Ok(Some(found));
+        }
+        match self.former_directory(now) {
+            Some(directory) => self.lookup_file_in(&directory, resource).await,
+            None => Ok(None),
         }
     }
 
@@ -518,14 +545,21 @@ impl Repo {
 
     /// A file, as it lies in the directory.
     async fn lookup_file(&self, resource: &Resource<'_>) -> Result<Option<Found>, Unreadable> {
-        let directory = self.directory();
+        self.lookup_file_in(&self.directory(), resource).await
+    }
+
+    async fn lookup_file_in(
+        &self,
+        directory: &Arc<Directory>,
+        resource: &Resource<'_>,
+    ) -> Result<Option<Found>, Unreadable> {
         let name = file_path(resource);
         let links = match resource {
             // An alias is a link inside refs/ (`ostree refs --alias`).
             Resource::Ref(_) => Links::Inside("refs"),
             _ => Links::Refused,
         };
-        let file = match files::open(&directory, &name, links).await {
+        let file = match files::open(directory, &name, links).await {
             // The first half of a ref's name is a directory, and no ref.
             Err(Unreadable {
                 cause: Cause::NotRegular(FileType::Directory),
@@ -536,7 +570,7 @@ impl Repo {
         let Some(file) = file else { return Ok(None) };
         let mut content = Content::of(file, directory.path(), &name).await?;
         if let Resource::Config = resource {
-            content = Content::Memory(public_config(&content, &directory)?);
+            content = Content::Memory(public_config(&content, directory)?);
         }
         let digest = match resource.identity() {
             Identity::Name(_) | Identity::NameAndSize(_) => None,
@@ -564,7 +598,15 @@ const AFTER_A_FAULT: Duration = Duration::from_secs(10);
 
 /// The task of [`Repo::keep`]. It holds the repository only while it looks, so
 /// that it ends with it.
-async fn keep(repo: Weak<Repo>, nudge: Arc<Notify>, mut watch: Watch) {
+async fn keep(repo: Weak<Repo>, nudge: Arc<Notify>) {
+    let Some(this) = repo.upgrade() else { return };
+    // To set watches is to ask a file system, which may take its time.
+    let begin = tokio::task::spawn_blocking(move || {
+        let path = this.directory().path().to_owned();
+        let publishing = &this.settings().publishing;
+        Watch::repository(&path, publishing.notice, publishing.poll)
+    });
+    let Ok(mut watch) = begin.await else { return };
     let mut recheck = Some(Duration::ZERO);
     loop {
         let alarm = async {
@@ -647,9 +689,15 @@ fn read_config_blocking(directory: &Directory) -> Result<Option<String>, Unreada
         return Ok(None);
     };
     let path: PathBuf = directory.path().join("config");
-    let len = file.identity.size.min(Content::SMALL) as usize;
+    let unreadable = |cause| Unreadable::new(directory.path(), "config", cause);
+    if file.identity.size > Content::SMALL {
+        return Err(unreadable(Cause::TooLarge(Content::SMALL)));
+    }
+    let len = file.identity.size as usize;
     let bytes = files::FileContent::new(file, path).read_blocking(0, len)?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    let text = String::from_utf8(bytes.into());
+    text.map(Some)
+        .map_err(|error| unreadable(Cause::Malformed(error.to_string())))
 }
 
 /// The command that makes a repository.

@@ -57,6 +57,8 @@ struct SeenNamed {
 struct Refs {
     /// By the name below `refs/`.
     tips: BTreeMap<Box<str>, (SeenRef, Checksum)>,
+    /// While a directory is read that a link led to.
+    behind_link: bool,
     /// Why there may be more.
     trouble: Option<(String, Trouble)>,
 }
@@ -67,7 +69,7 @@ enum Trouble {
     Malformed(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct SeenRef {
     identity: Identity,
     settled: bool,
@@ -261,6 +263,8 @@ impl Observation {
     /// Which of the commits that refs and summary name are there, and which refs
     /// name others. What `previous` knows of is not looked at again.
     pub fn commits(&self, summary: Option<&Summary>, previous: Option<&Generation>) -> Commits {
+        // Another directory may lack what that one has.
+        let previous = previous.filter(|it| Arc::ptr_eq(&it.directory, &self.directory));
         let mut commits = Commits::default();
         let refs = self
             .refs
@@ -270,37 +274,35 @@ impl Observation {
         let named = summary.into_iter().flat_map(|it| &it.refs);
         let named = named.map(|it| (&*it.name, it.commit));
         for (name, commit) in refs.chain(named) {
-            if commits.complete.contains(&commit) || commits.dangling.contains(&commit) {
+            if commits.complete.contains(&commit) {
                 continue;
             }
-            let is_known = |set: fn(&Generation) -> &HashSet<Checksum>| {
-                previous.is_some_and(|it| set(it).contains(&commit))
-            };
-            if is_known(|it| &it.commits) || self.is_complete(commit) {
+            let is_known = previous.is_some_and(|it| it.commits.contains(&commit));
+            if is_known || self.is_complete(commit) {
                 commits.complete.insert(commit);
                 continue;
             }
-            commits.dangling.insert(commit);
-            if !is_known(|it| &it.dangling) {
-                commits.newly_dangling.push(Dangling {
-                    name: name.to_owned(),
-                    commit: commit.to_string(),
-                    partial: self.has_commit(commit),
-                });
-            }
+            commits.dangling.push(Dangling {
+                name: name.to_owned(),
+                commit: commit.to_string(),
+                partial: self.has_commit(commit),
+            });
         }
         commits
     }
 
     fn is_complete(&self, commit: Checksum) -> bool {
         let marker = format!("state/{commit}.commitpartial");
-        self.has_commit(commit) && matches!(self.directory.identify(&marker), Ok(None))
+        // Where `state/` may not be looked into there is no marker to heed.
+        self.has_commit(commit) && !matches!(self.directory.identify(&marker), Ok(Some(_)))
     }
 
     fn has_commit(&self, checksum: Checksum) -> bool {
         let kind = ObjectKind::Commit;
         let name = file_path(&Resource::Object { checksum, kind });
-        matches!(self.directory.identify(&name), Ok(Some(_)))
+        // One that may not be read is there: who asks for it gets an error, and
+        // the log the remedy.
+        !matches!(self.directory.identify(&name), Ok(None))
     }
 }
 
@@ -309,10 +311,8 @@ impl Observation {
 pub struct Commits {
     /// Those that are there, whole.
     pub complete: HashSet<Checksum>,
-    /// Those that are not.
-    pub dangling: HashSet<Checksum>,
-    /// Refs to those that were not named before.
-    pub newly_dangling: Vec<Dangling>,
+    /// Refs to those that are not.
+    pub dangling: Vec<Dangling>,
 }
 
 impl Seen {
@@ -396,6 +396,8 @@ impl Seen {
 
 fn judge_signature(document: &[u8], signature: &[u8], age: Age, keys: Option<&Keys>) -> Signature {
     let signatures = match Signatures::parse(signature) {
+        // What a crash or a full disk leaves, for example.
+        Ok(signatures) if signatures.is_empty() => return Signature::Absent,
         Ok(signatures) => signatures,
         Err(reason) => return Signature::Malformed(reason),
     };
@@ -415,6 +417,9 @@ fn judge_signature(document: &[u8], signature: &[u8], age: Age, keys: Option<&Ke
 fn age(signature: Identity, signed: Identity) -> Age {
     match signature.modified().cmp(&signed.modified()) {
         std::cmp::Ordering::Less => Age::Older,
+        // Archives and some file systems know whole seconds only, and then it
+        // means nothing.
+        std::cmp::Ordering::Equal if signed.modified().1 == 0 => Age::Younger,
         std::cmp::Ordering::Equal => Age::Same,
         std::cmp::Ordering::Greater => Age::Younger,
     }
@@ -495,6 +500,10 @@ impl SeenNamed {
         }
         let file = open(directory, &file_name, Links::Refused).ok()??;
         let identity = file.identity;
+        // A gzip file has a header of ten bytes and a trailer of eight.
+        if matches!(name, Resource::SubSummary { .. }) && identity.size < 18 {
+            return None;
+        }
         let content = Content::of_blocking(file, directory.path(), &file_name).ok()?;
         // Sub-summaries are identified by name and size.
         let digest = match name {
@@ -567,9 +576,15 @@ impl Refs {
             // It was deleted meanwhile, or is an alias that leads nowhere.
             Ok(None) => return,
             Err(error) => match error.cause {
-                Cause::NotRegular(FileType::Directory) if deep > 0 => {
-                    return self.read_directory(directory, name, last, deep - 1);
+                // Links to directories are followed once on a way: two that lead
+                // to their own directory would make 2^32 ways.
+                Cause::NotRegular(FileType::Directory) if !self.behind_link => {
+                    self.behind_link = true;
+                    self.read_directory(directory, name, last, deep);
+                    self.behind_link = false;
+                    return;
                 }
+                Cause::NotRegular(FileType::Directory) => return,
                 _ => return self.note(name, Trouble::Unreadable(error.into())),
             },
         };
@@ -597,7 +612,12 @@ impl Refs {
                 .as_ref()
                 .map(|(name, it)| format!("{name} {it:?}"))
         };
-        self.tips == other.tips && text(self) == text(other)
+        let tips = |it: &Self| -> Vec<_> {
+            let tips = it.tips.iter();
+            tips.map(|(name, (seen, commit))| (name.clone(), seen.identity, *commit))
+                .collect()
+        };
+        tips(self) == tips(other) && text(self) == text(other)
     }
 }
 
@@ -640,4 +660,16 @@ fn is_settled(identity: Identity) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs() as i64);
     identity.settled_for(SETTLED_SECONDS, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a crash leaves of a file that was being replaced.
+    #[test]
+    fn an_empty_signature_is_none() {
+        let signature = judge_signature(b"a summary", b"", Age::Younger, None);
+        assert_eq!(signature, Signature::Absent);
+    }
 }

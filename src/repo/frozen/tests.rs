@@ -46,7 +46,6 @@ fn generation() -> Generation {
         listed: Listed::default(),
         unreadable: Unreadable::default(),
         commits: HashSet::new(),
-        dangling: HashSet::new(),
     }
 }
 

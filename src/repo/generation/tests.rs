@@ -28,7 +28,6 @@ fn generation(number: u64) -> Arc<Generation> {
         listed: Listed::default(),
         unreadable: Unreadable::default(),
         commits: HashSet::new(),
-        dangling: HashSet::new(),
     })
 }
 
