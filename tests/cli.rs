@@ -9,8 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::certificate::Pair;
 use common::client::{Client, connect};
 use common::demo::Demo;
+use common::process::Process;
 use common::{Setup, TestRepo};
 use tempfile::TempDir;
 
@@ -111,6 +113,28 @@ fn a_good_configuration_checks_clean() {
         "{said}"
     );
     assert_eq!(code, 0);
+}
+
+/// A chain whose second certificate is another authority's. Clients that look for
+/// the rest themselves are served, so it is no reason not to start.
+#[test]
+fn a_broken_chain_is_found_by_check_and_spoken_of_at_the_start() {
+    let repo = TestRepo::new();
+    let setup = Setup::new().repo("/repo", &repo.path()).own_certificate();
+    let (pair, other) = (Pair::issued(1), Pair::issued(2));
+    let alone = pair.alone();
+    let foreign = &other.certificate[other.alone().certificate.len()..];
+    alone.put(setup.directory());
+    let file = setup.directory().join("certificate.pem");
+    fs::write(&file, alone.certificate + foreign).unwrap();
+    let (code, said) = run(&["check", "--config", &written(&setup)]);
+    let expected = "certificate.pem: error: certificate 2 of the chain (";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(code, 78, "{said}");
+    let server = Process::start(setup);
+    let log = server.log();
+    let line = log.lines().find(|it| it.contains("has not issued the one"));
+    assert!(line.is_some_and(|it| it.contains("WARN")), "{log}");
 }
 
 /// Another machine's address, as after a copy of its configuration; and one that
