@@ -133,16 +133,16 @@ fn main() -> ExitCode {
 
 fn run(source: &Source) -> Result<(), StartError> {
     logging::start();
+    let file = std::path::absolute(&source.config).unwrap_or_else(|_| source.config.clone());
+    let way = Way::Config(file);
     // SAFETY: logging starts no thread, so there is only this one; and nothing
     // here uses a descriptor that it did not open.
-    let (manager, inherited) = unsafe { Manager::inherit() };
+    let (manager, inherited) = unsafe { Manager::inherit(&way) };
     daemon::block_on(async {
         // First of all: until then a SIGHUP ends the process.
         let hangups = daemon::hangups()?;
         let config = Config::load(&source.config)?;
         let daemon = Daemon::start(&config)?;
-        let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
-        let way = Way::Config(file);
         let brakes = Arc::new(Brakes::restored(daemon.service(), manager, way, inherited));
         let door = Door::open(&config.listen.control, Arc::clone(&brakes))?;
         let daemon = daemon.managed_by(manager).behind(door);

@@ -6,7 +6,7 @@
 //! [`crate::repo`]'s to know.
 
 use std::env;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -67,12 +67,13 @@ impl Manager {
 
     /// Reads what the environment says, and takes over the descriptors that came
     /// with it. They are gone from the environment then. That descriptors cannot
-    /// be had is logged: it is no reason not to serve.
+    /// be had is logged: it is no reason not to serve. `way` follows the commands
+    /// that the log names.
     ///
     /// # Safety
     /// There must be no other thread: the environment is changed. And nobody else
     /// may use the descriptors that `LISTEN_FDS` counts.
-    pub unsafe fn inherit() -> (Self, Vec<Inherited>) {
+    pub unsafe fn inherit(way: impl Display) -> (Self, Vec<Inherited>) {
         let keeps = match (env::var_os("NOTIFY_SOCKET"), env::var("FDSTORE")) {
             (None, _) => Keeps::Nothing,
             (Some(_), Ok(count)) => count.parse().map_or(Keeps::Unsaid, Keeps::UpTo),
@@ -83,9 +84,11 @@ impl Manager {
         let listed = match listed {
             Ok(listed) => listed,
             Err(error) => {
-                let remedy = "see whether a repository is not held that should be: \
-                              ostree-serve status; then hold it again: \
-                              ostree-serve hold PREFIX --reason TEXT";
+                let remedy = format!(
+                    "see whether a repository is not held that should be: \
+                     ostree-serve status{way}; then hold it again: \
+                     ostree-serve hold PREFIX --reason TEXT{way}"
+                );
                 tracing::error!(%error, remedy, "what the service manager kept cannot be taken over");
                 return (Self { keeps }, Vec::new());
             }

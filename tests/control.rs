@@ -634,6 +634,20 @@ fn the_certificate_shows_and_what_is_wrong_with_its_files() {
     });
 }
 
+#[test]
+fn another_prefix_of_the_same_directory_is_named() {
+    let repo = TestRepo::new();
+    let process = start(serving(&repo).repo("/other", &repo.path()));
+    let warning = "THE SAME DIRECTORY IS SERVED AT";
+    let said = done(&process, &["hold", "/repo", "--reason", "bad kernel"]);
+    assert!(
+        said.contains(&format!("{warning} /other, WHICH IS NOT HELD")),
+        "{said}"
+    );
+    let said = done(&process, &["hold", "/other", "--reason", "bad kernel"]);
+    assert!(!said.contains(warning), "{said}");
+}
+
 /// A transfer that goes on keeps the process; a hold would be lost with it.
 #[test]
 fn nothing_is_held_by_a_server_that_ends() {

@@ -240,6 +240,11 @@ impl Brakes {
         }
     }
 
+    /// How the commands that are named find this server.
+    pub fn way(&self) -> &Way {
+        &self.way
+    }
+
     /// Where the daemon writes what reports are to show.
     pub fn board(&self) -> &Board {
         &self.board
@@ -302,11 +307,25 @@ impl Brakes {
             "held: nothing newer is published until it is released"
         );
         self.announce();
+        let repository = self.repository(prefix.clone(), &*brake);
         Ok(Held {
-            repository: self.repository(prefix.clone(), &*brake),
+            beside: self.beside(&repository),
+            repository,
             before,
             lasting,
         })
+    }
+
+    /// Where else its directory is served, and not held.
+    fn beside(&self, held: &Repository) -> Vec<Prefix> {
+        let mut beside = self.served.brakes();
+        beside.retain(|(prefix, brake)| {
+            let status = brake.status();
+            *prefix != held.prefix && status.path == held.status.path && status.held.is_none()
+        });
+        let mut prefixes: Vec<_> = beside.into_iter().map(|(prefix, _)| prefix).collect();
+        prefixes.sort_by_key(ToString::to_string);
+        prefixes
     }
 
     /// Has the service manager keep a hold. If it was held before, what is kept

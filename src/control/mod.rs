@@ -151,6 +151,8 @@ pub struct Held {
     pub before: Option<Hold>,
     /// How long it lasts.
     pub lasting: Lasting,
+    /// Where else the same directory is served, and not held.
+    pub beside: Vec<Prefix>,
 }
 
 /// How long a hold lasts.

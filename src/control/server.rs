@@ -307,13 +307,14 @@ fn malformed(reason: String) -> Refused {
 
 /// Does it to the end, whether or not the client waits for it.
 async fn carry_out(request: Request, peer: Peer, brakes: Arc<Brakes>) -> Reply {
+    let look = format!(
+        "see its log, and how things stand: ostree-serve status{}",
+        brakes.way()
+    );
     let done = spawn_blocking(move || brakes.carry_out(request, &peer.user())).await;
     done.unwrap_or_else(|error| {
         tracing::error!(%error, "a request at the control socket failed");
-        Reply::Refused(Refused::new(
-            "the server failed while doing it",
-            "see its log, and how things stand: ostree-serve status",
-        ))
+        Reply::Refused(Refused::new("the server failed while doing it", look))
     })
 }
 

@@ -60,6 +60,14 @@ impl Text<'_> {
             word(prefix),
             self.way
         )?;
+        for other in &held.beside {
+            let (command, way) = (word(other), self.way);
+            writeln!(
+                f,
+                "THE SAME DIRECTORY IS SERVED AT {other}, WHICH IS NOT HELD: \
+                 ostree-serve hold {command} --reason TEXT{way}"
+            )?;
+        }
         match &held.lasting {
             Lasting::Restarts => f.write_str(
                 "The hold survives a restart of the service. `systemctl stop` ends it, unless the unit \
@@ -301,6 +309,9 @@ What a hold cannot do:
       flatpak update --commit=COMMIT APP     flatpak, with a good commit of the app
   or let them get a good commit that is newer than the bad one.
   Objects that were downloaded already stay on the machines.
+  It does not keep the repository from being pruned. The server keeps at most 2048 objects of
+  this generation open, and a client may want others. Until it is released, do not
+  prune the repository (ostree prune, flatpak build-update-repo --prune).
 ";
 
 /// A line of a block: what it is about, and that.
@@ -528,8 +539,11 @@ ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
                 repository: repository(),
                 before: None,
                 lasting,
+                beside: vec!["/my other".parse().unwrap()],
             }));
             let parts = [
+                "do not\n  prune the repository",
+                "SERVED AT /my other, WHICH IS NOT HELD: ostree-serve hold '/my other' --reason TEXT",
                 "/repo/my apps is HELD.\n",
                 "generation: 7, published 2026-02-27T02:00:00Z (2 days ago), with 12 refs.",
                 "until: ostree-serve release '/repo/my apps'",
@@ -552,6 +566,7 @@ ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
             repository: repository(),
             before: Some(hold()),
             lasting: Lasting::Restarts,
+            beside: Vec::new(),
         }));
         assert!(
             said.contains("already: by alice since 2026-03-01T01:50:00Z"),

@@ -19,6 +19,7 @@ use super::listeners;
 use super::opening::{Looking, Openings, PATIENCE, Reply, failed};
 use super::running::Running;
 use crate::config::{Address, Config, Notice};
+use crate::control::Way;
 use crate::finding::Finding;
 use crate::tls::{self, Identity, Renewal};
 use crate::watch::Watch;
@@ -210,8 +211,11 @@ impl Running {
             Ok(reloaded) => tracing::info!("configuration reloaded: {reloaded}"),
             Err(findings) => {
                 findings.iter().for_each(log_finding);
+                let way = Way::Config(self.generation.config.file.clone());
                 tracing::error!(
-                    remedy = "repair it, see what `ostree-serve check` says, and reload again",
+                    remedy = format!(
+                        "repair it, see what `ostree-serve check{way}` says, and reload again"
+                    ),
                     "the configuration is not reloaded; the server goes on with the old one"
                 );
             }
