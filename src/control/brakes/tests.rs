@@ -250,8 +250,8 @@ fn no_crash_loses_a_hold() {
         after: after.into(),
         fits,
     };
-    type Before<'a> = (bool, &'a [u32], usize, Option<usize>);
-    let cases: [(Before<'_>, Exchange, &[u32]); 9] = [
+    type Situation<'c> = (bool, &'c [u32], usize, Option<usize>);
+    let cases: [(Situation<'_>, Exchange, &[u32]); 9] = [
         (
             (false, &[], 0, Some(16)),
             exchange(&[1], Some(1), &[], true),

@@ -5,9 +5,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use ostree_serve::control::Request;
-use ostree_serve::systemd::hold_name;
+use ostree_serve::systemd::{hold_name, hold_prefix, numbered, split_number};
 
 fuzz_target!(|line: &[u8]| {
+    // Names of holds come from the service manager; any may be asked what it tells.
+    if let Ok(name) = std::str::from_utf8(line) {
+        _ = hold_prefix(split_number(name).0);
+    }
+
     let request = match Request::parse(line) {
         Ok(request) => request,
         Err(reason) => {
@@ -34,7 +39,10 @@ fuzz_target!(|line: &[u8]| {
     assert!(text.starts_with('/'));
     assert!(!text.chars().any(char::is_control), "{text:?}");
     // What systemd takes for a name of a descriptor.
-    let name = hold_name(prefix);
+    let first = hold_name(prefix);
+    assert!(hold_prefix(&first).is_none_or(|it| it == *prefix));
+    let name = numbered(&first, u32::MAX);
+    assert_eq!(split_number(&name), (first.as_str(), u32::MAX));
     assert!(name.len() <= 255);
     assert!(
         name.bytes()
