@@ -85,6 +85,7 @@
 //!   at what `refs/` lists and at the marks of incomplete commits in `state/`.
 //! - [`repo::judge`] knows no files and no clock.
 //! - Nothing is ever written, and no validator comes from a file's inode or time.
+//! - What `status` shows of the daemon is written to [`control::board`] by it.
 //! - [`control::brakes`] knows no sockets, and [`systemd`] does not know what the
 //!   bytes mean that it has kept.
 //! - There are no globals: what a connection needs is passed to it.

@@ -321,6 +321,21 @@ fn the_servers_group_may_ask_and_others_may_not() {
         assert_eq!(code, 0, "{gid} {groups:?}: {said}");
     }
 
+    // The configuration file is not theirs to read.
+    let file = process.directory().join("serve.toml");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    let (_, said) = as_user(status(), NOBODY, NOBODY, &[7, 0]);
+    assert!(
+        said.contains("serve.toml: warning: cannot be read: Permission denied"),
+        "{said}"
+    );
+    let mut hold = Command::new(PROGRAM);
+    hold.args(["hold", "/repo", "--reason", "bad kernel", "--socket"])
+        .arg(socket(&process));
+    let (code, said) = as_user(hold, NOBODY, NOBODY, &[7, 0]);
+    assert_eq!(code, 0, "{said}");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+
     // Should somebody open the socket to everybody, the server looks for itself.
     fs::set_permissions(socket(&process), PermissionsExt::from_mode(0o666)).unwrap();
     let (code, said) = as_user(status(), NOBODY, NOBODY, &[7]);

@@ -145,7 +145,8 @@ impl Lock {
                 .truncate(false)
                 .mode(0o600)
                 .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)?;
+                .open(&path)
+                .with_context(|| format!("{} cannot be opened", path.display()))?;
             flock(&file, FlockOperation::LockExclusive)?;
             let name = Name::to(&path, &file.metadata()?);
             // Who had the lock before has removed the file, and the next one is to
