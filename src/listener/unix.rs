@@ -132,7 +132,7 @@ struct Lock {
 }
 
 impl Lock {
-    /// Waits for it.
+    /// Takes it, unless another one has it.
     fn beside(path: &Path) -> anyhow::Result<Self> {
         let mut file_name = OsString::from(".");
         file_name.push(path.file_name().unwrap_or_default());
@@ -147,7 +147,13 @@ impl Lock {
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)
                 .with_context(|| format!("{} cannot be opened", path.display()))?;
-            flock(&file, FlockOperation::LockExclusive)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                // It will listen in a moment. To wait would be to wait for ever, should
+                // it be this process itself.
+                Err(Errno::WOULDBLOCK) => return Err(Taken.into()),
+                Err(errno) => return Err(io::Error::from(errno).into()),
+            }
             let name = Name::to(&path, &file.metadata()?);
             // Who had the lock before has removed the file, and the next one is to
             // lock the same as this one.
@@ -243,6 +249,18 @@ mod tests {
             drop(client);
             assert_eq!(names(&directory), ["s"]);
         }
+    }
+
+    /// Whoever is about to listen is not waited for.
+    #[tokio::test]
+    async fn the_right_to_a_name_is_not_waited_for() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("s");
+        let lock = Lock::beside(&path).unwrap();
+        assert!(bind(&path, 0o600).unwrap_err().is::<Taken>());
+        drop(lock);
+        bind(&path, 0o600).unwrap();
+        assert_eq!(names(&directory), [""; 0]);
     }
 
     #[tokio::test]
