@@ -161,6 +161,34 @@ fn a_repository_stays_what_it_is() {
     });
 }
 
+/// Without generations the directory is what counts, whatever was published
+/// before.
+#[test]
+fn coherence_can_be_turned_off() {
+    let (repo, other) = (TestRepo::new(), TestRepo::new());
+    let mut server = TestServer::of(&repo);
+    let text = server.configuration();
+    let changed = text.replace("[[repo]]", "[[repo]]\ncoherent = false");
+    assert_eq!(reload(&mut server, &changed), ["repository /repo changed"]);
+    fs::write(repo.file("summary"), "as it lies").unwrap();
+    let summary = |server: &TestServer| Client::plain(server).get("/repo/summary").body;
+    assert_eq!(summary(&server), b"as it lies");
+
+    fs::rename(repo.path(), repo.path().with_extension("old")).unwrap();
+    fs::write(other.file("summary"), "another").unwrap();
+    fs::rename(other.path(), repo.path()).unwrap();
+    wait_for("the other directory", || {
+        (summary(&server) == b"another").then_some(())
+    });
+    // It stays the other one, also when something has made the server look.
+    fs::write(repo.file("refs/heads/new"), "x").unwrap();
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end {
+        assert_eq!(summary(&server), b"another");
+    }
+    assert_eq!(reload(&mut server, &text), ["repository /repo changed"]);
+}
+
 /// The pin of a connection outlives a reload of its repository.
 #[test]
 fn who_has_a_signature_gets_its_summary_over_a_reload() {
