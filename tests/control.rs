@@ -210,6 +210,12 @@ fn what_is_held_stays_as_it_is_until_it_is_released() {
     });
     assert!(!published("held"));
     assert_eq!(status_of(&process, "/held")["held"]["by"], user());
+    wait_for("status to tell that something newer is ready", || {
+        let newer = &status_of(&process, "/held")["newer"];
+        (*newer == Value::Bool(true)).then_some(())
+    });
+    let said = done(&process, &["status", "/held"]);
+    assert!(said.contains("is published at the release"), "{said}");
 
     let said = done(&process, &["release", "/held"]);
     assert!(said.contains("/held is released. It was held by"), "{said}");

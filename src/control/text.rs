@@ -242,6 +242,10 @@ impl Text<'_> {
             let (prefix, way) = (word(prefix), self.way);
             let release = format_args!("to end it: ostree-serve release {prefix}{way}");
             row(f, "", release)?;
+            if status.newer {
+                let next = "what lies in the directory is newer; it is published at the release";
+                row(f, "", next)?;
+            }
         }
         status
             .waiting
