@@ -11,6 +11,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rustix::process::{Resource as Limit, getrlimit};
 
@@ -25,9 +26,9 @@ use crate::resource::{Checksum, ObjectKind, Resource};
 #[derive(Debug)]
 pub struct Grace {
     /// What was opened for clients to come; what is served never pushes it out.
-    kept: Cache<Object, Kept>,
+    kept: Cache<Object, Kept, Space>,
     /// What was served lately.
-    served: Cache<Object, Kept>,
+    served: Cache<Object, Kept, Space>,
     most: usize,
     grace: Period,
 }
@@ -63,9 +64,20 @@ impl Kept {
     }
 }
 
-/// Bytes of small objects in memory are bounded by this number of objects of at
-/// most [`Content::SMALL`] bytes; they have some hundred as a rule.
+/// How many objects are opened for the clients of one publication.
 const MOST: usize = 2048;
+
+/// A file whose name is gone still takes its space on the disk. So each object
+/// counts as one, and a large one once more for each MiB: what is kept takes no
+/// more than 4 GiB of a repository's disk.
+#[derive(Clone, Copy, Debug)]
+struct Space;
+
+impl Weighter<Object, Kept> for Space {
+    fn weight(&self, _: &Object, kept: &Kept) -> u64 {
+        1 + kept.content.len() / (1024 * 1024)
+    }
+}
 
 impl Grace {
     /// Keeps nothing yet.
@@ -74,8 +86,8 @@ impl Grace {
         let descriptors = getrlimit(Limit::Nofile).current.unwrap_or(u64::MAX) / 16;
         let most = usize::try_from(descriptors).map_or(MOST, |it| it.min(MOST));
         Self {
-            kept: Cache::new(2 * most),
-            served: Cache::new(most),
+            kept: Cache::with_weighter(2 * most, 2 * most as u64, Space),
+            served: Cache::with_weighter(most, most as u64, Space),
             most,
             grace,
         }
@@ -86,7 +98,7 @@ impl Grace {
         // A write for each request would cost more than it is worth.
         let is_fresh = |kept: &Kept| kept.is_kept_at(now + self.grace.get() / 2);
         let is_known =
-            |store: &Cache<Object, Kept>| store.get(&object).as_ref().is_some_and(is_fresh);
+            |store: &Cache<Object, Kept, Space>| store.get(&object).as_ref().is_some_and(is_fresh);
         if is_known(&self.served) || is_known(&self.kept) {
             return;
         }

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::*;
 
 const GRACE: Duration = Duration::from_secs(60);
@@ -42,5 +44,27 @@ fn no_more_is_kept_than_there_is_room_for() {
         grace.served.len() < 2 * grace.most,
         "{}",
         grace.served.len()
+    );
+}
+
+/// What is large takes the room of many.
+#[test]
+fn the_space_of_what_is_kept_is_bounded() {
+    let grace = Grace::new(Period::new(GRACE));
+    let start = Instant::now();
+    let megabytes = Bytes::from(vec![0; 3 << 20]);
+    for number in 0..grace.most {
+        let found = Found {
+            // One memory for all of them: it is the length that counts.
+            content: Content::Memory(megabytes.clone()),
+            digest: None,
+        };
+        grace.served(object(number), &found, start);
+    }
+    let kept = grace.served.len();
+    assert!(
+        (1..=grace.most / 3).contains(&kept),
+        "{kept} of {}",
+        grace.most
     );
 }
