@@ -337,7 +337,8 @@ fn with_advice(errno: Errno, address: SocketAddr) -> anyhow::Error {
     let error = io::Error::from(errno);
     match advice(errno, address) {
         advice if advice.is_empty() => error.into(),
-        advice => anyhow::anyhow!("{error}; {advice}"),
+        // Of the same kind: who may choose another port tries that.
+        advice => io::Error::new(error.kind(), format!("{error}; {advice}")).into(),
     }
 }
 
@@ -524,6 +525,15 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The demonstration looks for another port then.
+    #[tokio::test]
+    async fn a_taken_port_is_told_from_other_errors() {
+        let first = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = Listener::bind(first.address()).unwrap_err();
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        assert_eq!(kind, Some(io::ErrorKind::AddrInUse), "{error:#}");
+    }
 
     #[test]
     fn accept_errors_are_told_apart() {
