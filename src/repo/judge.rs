@@ -342,7 +342,10 @@ impl Problems {
             Part::Absent | Part::Sound => return false,
             Part::Unreadable(reason, remedy) => self.add(file, reason, remedy, Patience::Forever),
             Part::Malformed(reason) => {
-                let remedy = "write it again, or restore it from a backup";
+                let remedy = match file {
+                    "refs" => "delete the file, or let ostree write it again",
+                    _ => "write it again, or restore it from a backup",
+                };
                 self.add(file, reason, remedy, Patience::Forever);
             }
         }
