@@ -2,6 +2,8 @@
 //! manager keeps for them. Nothing here knows sockets.
 
 use std::cmp::Reverse;
+mod exchange;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -20,6 +22,7 @@ use crate::http::Service;
 use crate::repo::Repo;
 use crate::repo::status::{Hold, Obstacle, Status};
 use crate::systemd::{self, Inherited, Keeps, Manager, hold_name, hold_prefix, numbered};
+use exchange::{Exchange, with_first};
 
 /// Something with a brake: a [`Repo`], or what plays one in tests.
 pub trait Brake: Send + Sync {
@@ -97,74 +100,6 @@ pub struct Brakes {
     board: Board,
     /// Whether it is too late to hold anything.
     ending: AtomicBool,
-}
-
-/// What a service manager is to forget and to store, by number and in this order,
-/// so that a crash in between loses no hold.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Exchange {
-    before: Vec<u32>,
-    store: Option<u32>,
-    after: Vec<u32>,
-    /// Whether there is room for all of it, as far as the manager says.
-    fits: bool,
-}
-
-impl Exchange {
-    /// For a hold of which these numbers are kept, beside so many of others. `same`
-    /// is whether they are the generation that is to be kept.
-    fn plan(same: bool, kept: &[u32], others: usize, room: Option<usize>) -> Self {
-        let [_, rest @ ..] = kept else {
-            return Self::anew(kept, others, room);
-        };
-        let next = kept.last().map(|it| it.saturating_add(1));
-        match room {
-            _ if !same => Self::anew(kept, others, room),
-            // If there is no room, the new one is not taken: the first one stays,
-            // whose reason may be older.
-            None => Self {
-                before: rest.to_vec(),
-                store: next,
-                after: Vec::new(),
-                fits: true,
-            },
-            Some(room) if others + kept.len() < room => Self {
-                before: Vec::new(),
-                store: next,
-                after: kept.to_vec(),
-                fits: true,
-            },
-            // No room for two: what is kept stays.
-            Some(_) => Self {
-                fits: true,
-                ..Self::default()
-            },
-        }
-    }
-
-    /// What is kept is no good.
-    fn anew(kept: &[u32], others: usize, room: Option<usize>) -> Self {
-        Self {
-            before: with_first(kept),
-            store: Some(1),
-            after: Vec::new(),
-            fits: room.is_none_or(|room| others < room),
-        }
-    }
-
-    /// What is kept when it is done.
-    fn outcome(&self, kept: &[u32]) -> Vec<u32> {
-        let gone = |it: &u32| self.before.contains(it) || self.after.contains(it);
-        let mut numbers: Vec<_> = kept.iter().copied().filter(|it| !gone(it)).collect();
-        numbers.extend(self.store.filter(|_| self.fits));
-        numbers
-    }
-}
-
-/// These numbers, and the first one, which may be kept although nobody knows.
-fn with_first(numbers: &[u32]) -> Vec<u32> {
-    let others = numbers.iter().copied().filter(|it| *it != 1);
-    std::iter::once(1).chain(others).collect()
 }
 
 /// A hold that the service manager keeps.

@@ -8,6 +8,9 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use rcgen::{IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
+use std::time::Duration;
+
+use super::facts::{DAY, serial};
 use super::*;
 
 struct Files {

@@ -1,3 +1,6 @@
+//! Holds and what is kept of them, with repositories and a service manager that
+//! the tests play.
+
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};

@@ -1,3 +1,5 @@
+//! Values by hand against what GLib makes of them, and what is out of form.
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 

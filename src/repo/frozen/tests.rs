@@ -1,3 +1,5 @@
+//! A generation comes back as it was, and nothing else does.
+
 use super::*;
 use crate::repo::generation::Listed;
 use crate::resource::RootDocument;

@@ -1,3 +1,5 @@
+//! How long what was replaced still answers, and how much of it.
+
 use super::*;
 
 fn directory() -> Arc<Directory> {

@@ -1,3 +1,5 @@
+//! How long objects outlive their names, and how many of them.
+
 use std::time::Duration;
 
 use bytes::Bytes;
