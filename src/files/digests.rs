@@ -1,7 +1,6 @@
 //! Digests of large files, remembered as long as the files do not change.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use quick_cache::sync::Cache;
 
@@ -52,7 +51,7 @@ impl Digests {
         // with a large file, and is to find the digest when it asks again.
         let work = tokio::task::spawn_blocking(move || {
             let digest = to_hash.digest_blocking()?;
-            if identity.settled_for(SETTLED_SECONDS, now()) {
+            if identity.is_settled() {
                 known.insert(identity, digest);
             }
             Ok(digest)
@@ -65,13 +64,4 @@ impl Default for Digests {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// No file system's clock ticks slower (FAT: two seconds).
-const SETTLED_SECONDS: i64 = 3;
-
-fn now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64)
 }

@@ -90,6 +90,14 @@ impl Identity {
         self.changed.0
     }
 
+    /// Whether its bytes can no longer change without it: no file system's clock
+    /// ticks slower than in three seconds (FAT: two).
+    pub fn is_settled(&self) -> bool {
+        const SECONDS: i64 = 3;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.settled_for(SECONDS, now.map_or(0, |since| since.as_secs() as i64))
+    }
+
     /// Whether the last change is at least `seconds` before `now` (in seconds
     /// since 1970). A younger file may be changed once more within the same
     /// tick of the file system's clock, which its times then do not show. The

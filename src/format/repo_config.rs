@@ -20,6 +20,17 @@ pub struct RepoConfig {
 }
 
 impl RepoConfig {
+    /// Reads the file of a repository that can be served.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn servable(bytes: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+        let config = Self::parse(text)?;
+        config.check_servable()?;
+        Ok(config)
+    }
+
     /// Reads the keys of the group `[core]`; of a key that is there twice, the
     /// later one counts (`g_key_file_load_from_data`).
     ///

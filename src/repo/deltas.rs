@@ -14,13 +14,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::Found;
 use super::period::Period;
 use super::visitor::Visitor;
+use super::{Found, lock};
 use crate::files::{self, Content, Digests, Directory, Identity, Links, Unreadable};
+use crate::format::MAX_DOCUMENT_LEN;
 use crate::format::superblock::Superblock;
 use crate::resource::path::file_path;
 use crate::resource::{Checksum, DeltaFile, Resource};
@@ -388,8 +389,8 @@ fn found((content, digest): &(Content, Checksum)) -> Found {
 }
 
 async fn whole(content: &Content) -> Result<bytes::Bytes, Unfit> {
-    /// No client takes a larger one (`OSTREE_MAX_METADATA_SIZE`).
-    const LARGEST: u64 = 128 * 1024 * 1024;
+    /// No client takes a larger one.
+    const LARGEST: u64 = MAX_DOCUMENT_LEN as u64;
     let file = match content {
         Content::Memory(bytes) => return Ok(bytes.clone()),
         Content::File(file) if file.len() > LARGEST => {
@@ -406,8 +407,4 @@ async fn whole(content: &Content) -> Result<bytes::Bytes, Unfit> {
         Ok(bytes) => Ok(bytes?),
         Err(error) => Err(file.unreadable(error.into()).into()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -452,13 +452,11 @@ fn check_servable(directory: &Directory) -> Result<(), Finding> {
             return Err(Finding::error(&*error.path, reason).remedy(error.remedy()));
         }
     };
-    RepoConfig::parse(&text)
-        .and_then(|config| config.check_servable())
-        .map_err(|reason| {
-            let remedy = "serve an archive repository: make one beside it \
+    RepoConfig::servable(&text).map(|_| ()).map_err(|reason| {
+        let remedy = "serve an archive repository: make one beside it \
                           (ostree init --mode=archive --repo=…), then `ostree pull-local` into it";
-            Finding::error(path.join("config"), reason).remedy(remedy)
-        })
+        Finding::error(path.join("config"), reason).remedy(remedy)
+    })
 }
 
 /// What a delta index says; nothing if it is none. Of more than
@@ -476,15 +474,12 @@ fn public_config(content: &Content, directory: &Directory) -> Result<Bytes, Unre
     let Content::Memory(text) = content else {
         return Err(unreadable(Cause::TooLarge(Content::SMALL)));
     };
-    let config = std::str::from_utf8(text)
-        .map_err(|error| error.to_string())
-        .and_then(RepoConfig::parse)
-        .and_then(|config| config.check_servable().map(|()| config))
-        .map_err(|reason| unreadable(Cause::Malformed(reason)))?;
+    let config =
+        RepoConfig::servable(text).map_err(|reason| unreadable(Cause::Malformed(reason)))?;
     Ok(config.render().into())
 }
 
-fn read_config_blocking(directory: &Directory) -> Result<Option<String>, Unreadable> {
+fn read_config_blocking(directory: &Directory) -> Result<Option<Bytes>, Unreadable> {
     let opened = directory.open_file("config", Links::Refused, files::Patience::Wait)?;
     let files::Opened::File(file) = opened else {
         return Ok(None);
@@ -495,10 +490,8 @@ fn read_config_blocking(directory: &Directory) -> Result<Option<String>, Unreada
         return Err(unreadable(Cause::TooLarge(Content::SMALL)));
     }
     let len = file.identity.size as usize;
-    let bytes = files::FileContent::new(file, path).read_blocking(0, len)?;
-    let text = String::from_utf8(bytes.into());
-    text.map(Some)
-        .map_err(|error| unreadable(Cause::Malformed(error.to_string())))
+    let content = files::FileContent::new(file, path);
+    content.read_blocking(0, len).map(Some)
 }
 
 /// The command that makes a repository.

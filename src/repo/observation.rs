@@ -2,21 +2,24 @@
 //!
 //! All of this may wait for the disk, and runs where that does no harm.
 
+mod refs;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::FileType;
+use refs::{Refs, Trouble};
 
 use super::generation::{Document, Generation, Named};
 use super::judge::{Age, Dangling, Part, Signature};
 use crate::files::{Cause, Content, Directory, Identity, Links, OpenFile, Opened, Patience};
 use crate::files::{FileContent, Unreadable};
+use crate::format::MAX_DOCUMENT_LEN;
 use crate::format::repo_config::RepoConfig;
 use crate::format::signatures::Signatures;
 use crate::format::summary::Summary;
 use crate::format::summary_index::SummaryIndex;
-use crate::resource::path::{file_path, parse};
+use crate::resource::path::file_path;
 use crate::resource::{Checksum, ObjectKind, Resource, RootDocument};
 use crate::signature::{Fit, Keys, fit};
 
@@ -53,36 +56,11 @@ struct SeenNamed {
     named: Arc<Named>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Refs {
-    /// By the name below `refs/`.
-    tips: BTreeMap<Box<str>, (SeenRef, Checksum)>,
-    /// While a directory is read that a link led to.
-    behind_link: bool,
-    /// Why there may be more.
-    trouble: Option<(String, Trouble)>,
-}
-
-#[derive(Clone, Debug)]
-enum Trouble {
-    Unreadable(Arc<Unreadable>),
-    Malformed(String),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct SeenRef {
-    identity: Identity,
-    settled: bool,
-}
-
-/// No client takes a larger one (`OSTREE_MAX_METADATA_SIZE`).
-const LARGEST_SUMMARY: u64 = 128 * 1024 * 1024;
+/// No client takes a larger one.
+const LARGEST_SUMMARY: u64 = MAX_DOCUMENT_LEN as u64;
 
 /// Far more than any number of keys makes.
 const LARGEST_SIGNATURE: u64 = 4 * 1024 * 1024;
-
-/// No file system's clock ticks slower (FAT: two seconds).
-const SETTLED_SECONDS: i64 = 3;
 
 impl Observation {
     /// Looks. What did not change since `last` is not read again.
@@ -173,11 +151,7 @@ impl Observation {
             }
             (part, _) => return (None, part),
         };
-        let parsed = std::str::from_utf8(&document.bytes)
-            .map_err(|error| error.to_string())
-            .and_then(RepoConfig::parse)
-            .and_then(|config| config.check_servable().map(|()| config));
-        match parsed {
+        match RepoConfig::servable(&document.bytes) {
             Ok(config) => (Some(Document::new(config.render().into())), Part::Sound),
             Err(reason) => (None, Part::Malformed(reason)),
         }
@@ -332,7 +306,7 @@ impl Seen {
             Ok(None) => Self::Absent,
             Ok(Some((identity, content))) => Self::Present(SeenFile {
                 identity,
-                settled: is_settled(identity),
+                settled: identity.is_settled(),
                 document: Document::new(content),
             }),
             Err(error) => Self::Unreadable(error.into()),
@@ -522,105 +496,6 @@ fn digest(content: &Content) -> Result<Checksum, Unreadable> {
     }
 }
 
-impl Refs {
-    /// Deeper than any sensible name, shallower than a loop of links.
-    const DEEPEST: usize = 32;
-
-    fn read(directory: &Directory, last: Option<&Self>) -> Self {
-        let mut refs = Self::default();
-        for root in ["heads", "mirrors"] {
-            refs.read_directory(directory, root, last, Self::DEEPEST);
-        }
-        refs
-    }
-
-    fn read_directory(
-        &mut self,
-        directory: &Directory,
-        name: &str,
-        last: Option<&Self>,
-        deep: usize,
-    ) {
-        let entries = match directory.list(&format!("refs/{name}"), Links::Inside("refs")) {
-            Ok(entries) => entries.unwrap_or_default(),
-            Err(error) => return self.note(name, Trouble::Unreadable(error.into())),
-        };
-        for (entry, kind) in entries {
-            let name = format!("{name}/{entry}");
-            match kind {
-                FileType::Directory if deep > 0 => {
-                    self.read_directory(directory, &name, last, deep - 1);
-                }
-                FileType::Directory => {}
-                _ => self.read_entry(directory, &name, last, deep),
-            }
-        }
-    }
-
-    /// A file, or a link to a file (an alias) or to a directory.
-    fn read_entry(&mut self, directory: &Directory, name: &str, last: Option<&Self>, deep: usize) {
-        let path = format!("refs/{name}");
-        // What no client can ask for is of no interest: locks, temporary files.
-        if parse(&path).is_none() {
-            return;
-        }
-        if let Some((seen, commit)) = last.and_then(|last| last.tips.get(name)) {
-            let identity = directory.identify(&path).ok().flatten();
-            if seen.settled && identity == Some(seen.identity) {
-                self.tips.insert(name.into(), (*seen, *commit));
-                return;
-            }
-        }
-        let (identity, text) = match read(directory, &path, Links::Inside("refs"), Content::SMALL) {
-            Ok(Some(read)) => read,
-            // It was deleted meanwhile, or is an alias that leads nowhere.
-            Ok(None) => return,
-            Err(error) => match error.cause {
-                // Links to directories are followed once on a way: two that lead
-                // to their own directory would make 2^32 ways.
-                Cause::NotRegular(FileType::Directory) if !self.behind_link => {
-                    self.behind_link = true;
-                    self.read_directory(directory, name, last, deep);
-                    self.behind_link = false;
-                    return;
-                }
-                Cause::NotRegular(FileType::Directory) => return,
-                _ => return self.note(name, Trouble::Unreadable(error.into())),
-            },
-        };
-        match Checksum::from_hex(text.trim_ascii_end()) {
-            Some(commit) => {
-                let settled = is_settled(identity);
-                self.tips
-                    .insert(name.into(), (SeenRef { identity, settled }, commit));
-            }
-            None => self.note(
-                name,
-                Trouble::Malformed("it holds no commit's checksum".into()),
-            ),
-        }
-    }
-
-    fn note(&mut self, name: &str, trouble: Trouble) {
-        self.trouble
-            .get_or_insert_with(|| (name.to_owned(), trouble));
-    }
-
-    fn is_like(&self, other: &Self) -> bool {
-        let text = |it: &Self| {
-            it.trouble
-                .as_ref()
-                .map(|(name, it)| format!("{name} {it:?}"))
-        };
-        let tips = |it: &Self| -> Vec<_> {
-            let tips = it.tips.iter();
-            tips.map(|(name, (seen, commit))| (name.clone(), seen.identity, *commit))
-                .collect()
-        };
-        tips(self) == tips(other) && text(self) == text(other)
-    }
-}
-
 fn open(directory: &Directory, name: &str, links: Links) -> Result<Option<OpenFile>, Unreadable> {
     match directory.open_file(name, links, Patience::Wait)? {
         Opened::File(file) => Ok(Some(file)),
@@ -654,12 +529,6 @@ fn read(
     let content = FileContent::new(file, directory.path().join(name));
     let bytes = content.read_blocking(0, identity.size as usize)?;
     Ok(Some((identity, bytes)))
-}
-
-fn is_settled(identity: Identity) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(0, |since| since.as_secs() as i64);
-    identity.settled_for(SETTLED_SECONDS, now)
 }
 
 #[cfg(test)]
