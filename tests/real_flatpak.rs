@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::command::{Output, Program};
+use common::flatpak;
 use common::transport::{Traffic, Transport, over_each};
 use common::{Setup, TestServer, wait_until_published};
 use tempfile::TempDir;
@@ -216,33 +217,10 @@ impl Client {
     }
 
     fn program(&self, args: &[&str]) -> Program {
-        let (subcommand, rest) = args.split_first().unwrap();
-        let places = [
-            ("HOME", "home"),
-            ("XDG_DATA_HOME", "data"),
-            ("XDG_CACHE_HOME", "cache"),
-            ("XDG_CONFIG_HOME", "config"),
-            ("XDG_RUNTIME_DIR", "run"),
-            ("FLATPAK_USER_DIR", "user"),
-            // The machine's own, which flatpak looks at even for a user.
-            ("FLATPAK_SYSTEM_DIR", "system"),
-            ("FLATPAK_SYSTEM_CACHE_DIR", "system-cache"),
-            ("FLATPAK_CONFIG_DIR", "system-config"),
-        ];
-        let mut program = Program::fixture("with-ca", &["bwrap", "flatpak"])
-            .arg(&self.certificate)
-            .args(["flatpak", subcommand, "--user"])
-            .args(rest)
+        flatpak::user(self.home.path(), &self.certificate, args)
             // Makes libcurl tell what it sends and gets, for flatpak's own
             // requests and for libostree's.
             .env("OSTREE_DEBUG_HTTP", "1")
-            .env("DBUS_SESSION_BUS_ADDRESS", "disabled:");
-        for (name, directory) in places {
-            let directory = self.home.path().join(directory);
-            fs::create_dir_all(&directory).unwrap();
-            program = program.env(name, directory);
-        }
-        program
     }
 
     /// Runs a subcommand.

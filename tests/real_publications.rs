@@ -7,7 +7,6 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -22,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use common::client::{Client, connect};
 use common::command::{Output, Program};
+use common::flatpak;
 use common::process::Process;
 use common::publisher::{
     BRANCH, Follower, History, Publisher, Remote, Tally, add_remote, init, ostree, while_pulling,
@@ -280,30 +280,7 @@ impl FlatpakClient {
 
     /// Runs a subcommand; panics if it fails.
     fn run(&self, args: &[&str]) -> Output {
-        let (subcommand, rest) = args.split_first().unwrap();
-        let places = [
-            ("HOME", "home"),
-            ("XDG_DATA_HOME", "data"),
-            ("XDG_CACHE_HOME", "cache"),
-            ("XDG_CONFIG_HOME", "config"),
-            ("XDG_RUNTIME_DIR", "run"),
-            ("FLATPAK_USER_DIR", "user"),
-            // The machine's own, which flatpak looks at even for a user.
-            ("FLATPAK_SYSTEM_DIR", "system"),
-            ("FLATPAK_SYSTEM_CACHE_DIR", "system-cache"),
-            ("FLATPAK_CONFIG_DIR", "system-config"),
-        ];
-        let mut program = Program::fixture("with-ca", &["bwrap", "flatpak"])
-            .arg(&self.certificate)
-            .args(["flatpak", subcommand, "--user"])
-            .args(rest)
-            .env("DBUS_SESSION_BUS_ADDRESS", "disabled:");
-        for (name, directory) in places {
-            let directory = self.home.path().join(directory);
-            fs::create_dir_all(&directory).unwrap();
-            program = program.env(name, directory);
-        }
-        let output = program.run();
+        let output = flatpak::user(self.home.path(), &self.certificate, args).run();
         // `update` goes on after a failure, and tells of it.
         assert!(!output.stderr.contains("rror"), "{args:?}: {output:?}");
         output

@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod client;
 pub mod command;
 pub mod demo;
+pub mod flatpak;
 pub mod hyper_client;
 pub mod in_process;
 pub mod process;
