@@ -41,6 +41,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// What a client may take.
     pub limits: Limits,
+    /// How bytes get from files to clients.
+    pub transfer: Transfer,
     /// The repositories.
     pub repos: Vec<RepoMount>,
     /// Directories of plain files.
@@ -146,6 +148,36 @@ impl Default for Limits {
             drain: Duration::from_secs(60),
         }
     }
+}
+
+/// How bytes get from files to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Whether the kernel sends files by itself.
+    pub zero_copy: ZeroCopy,
+    /// Bytes of memory for the contents of small objects, in each repository. With
+    /// 0 nothing is remembered, open files neither.
+    pub cache: u64,
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        Self {
+            zero_copy: ZeroCopy::Automatic,
+            // The small objects of a desktop system's newest commits.
+            cache: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Whether the kernel sends files by itself, without copying them into this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// Where it can: in plaintext (sendfile(2)), and over HTTP/1.1 with TLS where
+    /// it has TLS too.
+    Automatic,
+    /// Files are read and written.
+    Off,
 }
 
 /// A directory and the URL prefix under which it is served.

@@ -3,17 +3,19 @@
 //! Unknown keys are errors. Sizes and durations are texts with units. The
 //! position of each value is kept, for findings about it.
 
+mod values;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 use toml::Spanned;
+
+use self::values::{CacheSize, Count, HeaderSize, Seconds, Switch};
 
 use super::{
     Address, Config, Limits, Mount, Notice, Placed, Prefix, Protocol, Publishing, RepoMount,
+    Transfer, ZeroCopy,
 };
 use crate::finding::{Finding, Place};
 use crate::resource::path::TOP_LEVEL_NAMES;
@@ -27,6 +29,8 @@ pub(super) struct File {
     tls: Option<Tls>,
     #[serde(default)]
     limits: WrittenLimits,
+    #[serde(default)]
+    transfer: WrittenTransfer,
     #[serde(default)]
     repo: Vec<WrittenRepo>,
     #[serde(default, rename = "static")]
@@ -105,6 +109,27 @@ impl WrittenLimits {
     }
 }
 
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenTransfer {
+    zero_copy: Option<Switch>,
+    cache: Option<CacheSize>,
+}
+
+impl WrittenTransfer {
+    fn or_default(self) -> Transfer {
+        let default = Transfer::default();
+        Transfer {
+            zero_copy: match self.zero_copy {
+                None => default.zero_copy,
+                Some(Switch::Automatic) => ZeroCopy::Automatic,
+                Some(Switch::Off) => ZeroCopy::Off,
+            },
+            cache: self.cache.map_or(default.cache, |it| it.0),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenMount {
@@ -133,59 +158,6 @@ enum WrittenNotice {
     Automatic,
     #[serde(rename = "poll")]
     Poll,
-}
-
-/// A number of connections.
-struct Count(usize);
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match u32::deserialize(deserializer)? {
-            0 => Err(D::Error::custom("must be at least 1")),
-            // What a semaphore can count is far more than a machine can serve.
-            count => Ok(Self(count as usize)),
-        }
-    }
-}
-
-/// A duration such as `"30s"` or `"1m 30s"`.
-struct Seconds(Duration);
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const LONGEST: Duration = Duration::from_secs(24 * 3600);
-        let text = String::deserialize(deserializer)?;
-        let duration = humantime::parse_duration(&text).map_err(|error| {
-            D::Error::custom(format!(
-                "`{text}` is no duration ({error}); write it like \"30s\" or \"5m\""
-            ))
-        })?;
-        if duration < Duration::from_millis(100) || duration > LONGEST {
-            return Err(D::Error::custom(format!(
-                "`{text}` is out of range; from \"100ms\" to \"24h\" is possible"
-            )));
-        }
-        Ok(Self(duration))
-    }
-}
-
-/// The size of a request's header, such as `"32KiB"`.
-struct HeaderSize(usize);
-
-impl<'de> Deserialize<'de> for HeaderSize {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let size = ByteSize::from_str(&text).map_err(|_| {
-            D::Error::custom(format!("`{text}` is no size; write it like \"32KiB\""))
-        })?;
-        // hyper needs 8 KiB to work with; a client needs no megabyte.
-        match usize::try_from(size.as_u64()) {
-            Ok(size @ 8192..=1_048_576) => Ok(Self(size)),
-            _ => Err(D::Error::custom(format!(
-                "`{text}` is out of range; from \"8KiB\" to \"1MiB\" is possible"
-            ))),
-        }
-    }
 }
 
 /// Reads the text, or says where it is no TOML or not ours.
@@ -251,6 +223,7 @@ impl Source<'_> {
                 listen,
                 tls,
                 limits: written.limits.or_default(),
+                transfer: written.transfer.or_default(),
                 repos: repos.into_iter().map(|(_, repo)| repo).collect(),
                 statics: statics.into_iter().map(|it| it.mount).collect(),
             }),
@@ -528,10 +501,11 @@ pub(super) fn known_keys() -> Vec<String> {
         "[listen]\n",
         "[tls]\n",
         "[limits]\n",
+        "[transfer]\n",
         "[[repo]]\n",
         "[[static]]\n",
     ];
-    let tables = ["listen", "tls", "limits", "repo", "static"];
+    let tables = ["listen", "tls", "limits", "transfer", "repo", "static"];
     probes
         .iter()
         .filter_map(|table| toml::from_str::<File>(&format!("{table}zzz = 1\n")).err())

@@ -1,17 +1,19 @@
 //! The bytes of a file, in memory or still in the file.
 
-use std::io::{self, IoSliceMut};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
 #[cfg(doc)]
 use super::Cause;
+use super::reading::{fill, read_at, read_in_pool, read_waiting};
 use super::{Identity, OpenFile, Patience, Unreadable};
 use crate::resource::checksum::{Checksum, Hasher};
 
@@ -33,21 +35,9 @@ impl Content {
     /// kept open.
     ///
     /// # Errors
-    /// The read's; [`Cause::Shrank`] if the file shrank since it was opened.
+    /// As [`FileContent::content`].
     pub async fn of(file: OpenFile, directory: &Path, name: &str) -> Result<Self, Unreadable> {
-        if file.identity.size > Self::SMALL {
-            return Ok(Self::File(FileContent::new(file, directory.join(name))));
-        }
-        let len = file.identity.size as usize;
-        let read = match read_at(&file, 0, len, Patience::Never) {
-            Ok(None) => read_in_pool(Arc::new(file), 0, len)
-                .await
-                .unwrap_or_else(|error| Err(io::Error::other(error))),
-            Ok(Some(bytes)) => Ok(bytes),
-            Err(error) => Err(error),
-        };
-        read.map(Self::Memory)
-            .map_err(|error| Unreadable::new(directory, name, error))
+        FileContent::new(file, directory.join(name)).content().await
     }
 
     /// As [`Content::of`], on a thread that may wait.
@@ -77,25 +67,31 @@ impl Content {
     }
 }
 
-/// An open file with the length that it had when it was opened.
+/// An open file with the length that it had when it was opened. Copies share it.
 #[derive(Clone, Debug)]
-pub struct FileContent {
-    file: Arc<OpenFile>,
+pub struct FileContent(Arc<NamedFile>);
+
+#[derive(Debug)]
+struct NamedFile {
+    file: OpenFile,
     path: PathBuf,
+}
+
+impl AsFd for FileContent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.file.fd.as_fd()
+    }
 }
 
 impl FileContent {
     /// Takes over an open file; `path` is what errors call it.
     pub fn new(file: OpenFile, path: PathBuf) -> Self {
-        Self {
-            file: Arc::new(file),
-            path,
-        }
+        Self(Arc::new(NamedFile { file, path }))
     }
 
     /// Length in bytes.
     pub fn len(&self) -> u64 {
-        self.file.identity.size
+        self.0.file.identity.size
     }
 
     /// Whether there are no bytes.
@@ -103,9 +99,47 @@ impl FileContent {
         self.len() == 0
     }
 
+    /// What is to be sent of it: a small file's bytes, or the file itself. Other
+    /// work of this thread does not wait for the disk.
+    ///
+    /// # Errors
+    /// The read's; [`Cause::Shrank`] if the file shrank since it was opened.
+    pub async fn content(self) -> Result<Content, Unreadable> {
+        if self.len() > Content::SMALL {
+            return Ok(Content::File(self));
+        }
+        let len = self.len() as usize;
+        let read = match read_at(&self, 0, len, Patience::Never) {
+            Ok(None) => read_in_pool(self.clone(), 0, len)
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error))),
+            Ok(Some(bytes)) => Ok(bytes),
+            Err(error) => Err(error),
+        };
+        read.map(Content::Memory)
+            .map_err(|error| self.unreadable(error))
+    }
+
+    /// Fills the buffer with the bytes at `offset`, if they are in memory; says
+    /// whether they are.
+    ///
+    /// # Errors
+    /// The read's.
+    pub fn fill_cached(&self, offset: u64, buffer: &mut [MaybeUninit<u8>]) -> io::Result<bool> {
+        fill(self, offset, buffer, Patience::Never)
+    }
+
+    /// Reads bytes for nothing but to have them in memory.
+    ///
+    /// # Errors
+    /// As [`FileContent::read_blocking`].
+    pub fn warm_in_pool(&self, offset: u64, len: usize) -> JoinHandle<io::Result<Bytes>> {
+        read_in_pool(self.clone(), offset, len)
+    }
+
     /// Which file it is, in which state.
     pub fn identity(&self) -> Identity {
-        self.file.identity
+        self.0.file.identity
     }
 
     /// Reads `len` bytes at `offset` on the calling thread, which may wait.
@@ -113,7 +147,7 @@ impl FileContent {
     /// # Errors
     /// The read's; [`Cause::Shrank`] if the file ends before.
     pub fn read_blocking(&self, offset: u64, len: usize) -> Result<Bytes, Unreadable> {
-        read_waiting(&self.file, offset, len).map_err(|error| self.unreadable(error))
+        read_waiting(self, offset, len).map_err(|error| self.unreadable(error))
     }
 
     /// The SHA-256 of all bytes, on the calling thread, which may wait.
@@ -134,7 +168,7 @@ impl FileContent {
     /// Puts the file's name to an error.
     pub fn unreadable(&self, error: io::Error) -> Unreadable {
         Unreadable {
-            path: self.path.clone(),
+            path: self.0.path.clone(),
             cause: error.into(),
         }
     }
@@ -188,14 +222,10 @@ impl Chunks {
                 self.pending = None;
                 result.unwrap_or_else(|error| Err(io::Error::other(error)))
             }
-            None => match read_at(&self.file.file, self.position, len, Patience::Never) {
+            None => match read_at(&self.file, self.position, len, Patience::Never) {
                 Ok(Some(bytes)) => Ok(bytes),
                 Ok(None) => {
-                    self.pending = Some(read_in_pool(
-                        Arc::clone(&self.file.file),
-                        self.position,
-                        len,
-                    ));
+                    self.pending = Some(read_in_pool(self.file.clone(), self.position, len));
                     return self.poll_next(context);
                 }
                 Err(error) => Err(error),
@@ -206,51 +236,6 @@ impl Chunks {
         }
         Poll::Ready(Some(result.map_err(|error| self.file.unreadable(error))))
     }
-}
-
-fn read_in_pool(file: Arc<OpenFile>, offset: u64, len: usize) -> JoinHandle<io::Result<Bytes>> {
-    tokio::task::spawn_blocking(move || read_waiting(&file, offset, len))
-}
-
-fn read_waiting(file: &OpenFile, offset: u64, len: usize) -> io::Result<Bytes> {
-    read_at(file, offset, len, Patience::Wait)?.ok_or_else(|| Errno::AGAIN.into())
-}
-
-/// Reads exactly `len` bytes, or nothing (`None`) if that would wait.
-fn read_at(
-    file: &OpenFile,
-    offset: u64,
-    len: usize,
-    patience: Patience,
-) -> io::Result<Option<Bytes>> {
-    let mut buffer = vec![0; len];
-    let mut filled = 0;
-    while filled < len {
-        let at = offset + filled as u64;
-        let rest = &mut buffer[filled..];
-        let read = match patience {
-            Patience::Wait => rustix::io::pread(&file.fd, rest, at),
-            Patience::Never => {
-                let slices = &mut [IoSliceMut::new(rest)];
-                rustix::io::preadv2(&file.fd, slices, at, ReadWriteFlags::NOWAIT)
-            }
-        };
-        match read {
-            // Linux 5.9 and 5.10 say so in the middle of a file (preadv2(2), BUGS).
-            Ok(0) if patience == Patience::Never => return Ok(None),
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => filled += count,
-            Err(Errno::INTR) => {}
-            // Not in memory, or a kernel or file system that cannot tell.
-            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS)
-                if patience == Patience::Never =>
-            {
-                return Ok(None);
-            }
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(Some(buffer.into()))
 }
 
 #[cfg(test)]

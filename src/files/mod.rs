@@ -6,6 +6,7 @@
 mod content;
 mod digests;
 mod directory;
+mod reading;
 
 use std::fmt;
 use std::io;
