@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, Mount, Prefix, RepoMount};
+use crate::config::{Config, Mount, Prefix, RepoMount, Transfer};
 use crate::files::Directory;
 use crate::finding::{Finding, shell_word};
 use crate::repo::Repo;
+use crate::repo::room::Room;
 use crate::repo::settings::Settings;
 use crate::statics::Statics;
 
@@ -17,6 +18,8 @@ pub struct Routes {
     sites: Vec<(Prefix, Site)>,
     /// Settings that are not in force yet, each for a repository and its prefix.
     pending: Vec<(Prefix, Arc<Repo>, Settings)>,
+    /// Bytes of memory for the contents of each repository's objects.
+    memory: u64,
 }
 
 /// What is served under a prefix.
@@ -69,6 +72,7 @@ impl Routes {
         }
         let routes = Self {
             pending,
+            memory: config.transfer.cache,
             ..Self::new(sites)
         };
         findings.extend(running.into_iter().flat_map(|it| it.holds_lost_by(&routes)));
@@ -81,6 +85,8 @@ impl Routes {
     /// Puts in force what repositories do not have yet: other settings, and
     /// somebody who keeps them up to date. Needs a runtime around it.
     pub fn put_in_force(&self) {
+        let room = Room::share(self.repos().count(), self.memory);
+        self.repos().for_each(|(_, repo)| repo.make_room(room));
         for (_, repo, settings) in &self.pending {
             repo.set(settings.clone());
         }
@@ -121,6 +127,7 @@ impl Routes {
         Self {
             sites,
             pending: Vec::new(),
+            memory: Transfer::default().cache,
         }
     }
 

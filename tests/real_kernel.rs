@@ -165,7 +165,7 @@ fn a_failing_disk_is_an_error_with_advice() {
         // Each thread's calls are counted, and the main thread's first ones are
         // those of the start.
         let fault = format!("inject={call}:error={errno}:when=4+");
-        let mut server = faulty(setup(&repo), &[&fault]);
+        let mut server = faulty(setup(&repo).uncached(), &[&fault]);
         let mut client = Client::over(connect(server.http()));
         wait_for("the fault", || {
             let status = client.get(&format!("/repo/{object}")).status;
@@ -188,7 +188,10 @@ fn descriptors_that_run_out_for_a_moment_delay_a_reply() {
     let object = repo.find(".dirtree");
     // Each thread's calls are counted, and the main thread's first ones are those
     // of the start.
-    let mut server = faulty(setup(&repo), &["inject=openat2:error=EMFILE:when=4..6"]);
+    let mut server = faulty(
+        setup(&repo).uncached(),
+        &["inject=openat2:error=EMFILE:when=4..6"],
+    );
     let mut client = Client::over(connect(server.http()));
     let log = wait_for("the fault", || {
         assert_eq!(client.get(&format!("/repo/{object}")).status, 200);

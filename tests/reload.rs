@@ -1080,7 +1080,7 @@ fn too_few_descriptors_are_spoken_of_once() {
     server.hang_up();
     assert_eq!(told(), 2, "{}", server.log());
     assert!(
-        server.log().contains("LimitNOFILE=4100"),
+        server.log().contains("LimitNOFILE=5467"),
         "{}",
         server.log()
     );

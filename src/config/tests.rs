@@ -118,7 +118,7 @@ fn wrong_configurations_are_explained() {
             both("verbose = true\n"),
             vec![
                 ":1:1: error: unknown key `verbose`",
-                "listen, tls, limits, repo, static",
+                "listen, tls, limits, transfer, repo, static",
             ],
         ),
         // Not TOML, or of the wrong type.

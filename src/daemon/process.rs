@@ -4,6 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 use crate::config::Limits;
+use crate::repo::room::Room;
 
 /// Raises the limit of open files as far as it goes.
 pub(super) fn raise_descriptors() {
@@ -26,7 +27,8 @@ pub(super) fn fit_into_descriptors(limits: Limits) -> Limits {
     let Some(available) = getrlimit(Resource::Nofile).current else {
         return limits;
     };
-    let possible = usize::try_from(available.saturating_sub(SPARE) / 2).unwrap_or(usize::MAX);
+    let for_clients = available.saturating_sub(Room::reserved_descriptors() + SPARE);
+    let possible = usize::try_from(for_clients / 2).unwrap_or(usize::MAX);
     if possible >= limits.connections {
         return limits;
     }
@@ -38,7 +40,8 @@ pub(super) fn fit_into_descriptors(limits: Limits) -> Limits {
 
 /// How many open files that takes.
 pub(super) fn descriptors(limits: &Limits) -> u64 {
-    limits.connections as u64 * 2 + SPARE
+    // Beside the quarter that repositories may use.
+    ((limits.connections as u64 * 2 + SPARE) * 4).div_ceil(3)
 }
 
 /// Open files for listeners, repositories, the log, and the runtime.

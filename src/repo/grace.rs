@@ -5,18 +5,19 @@
 //! a whole pull. So the objects that a commit has and its predecessor had not are
 //! opened when it is published, as far as the bounds reach: whoever prunes right
 //! after an update leaves no time for it later. When the commit is replaced, those
-//! that only it has are kept for the grace; and what was served a moment ago is
-//! kept as well.
+//! that only it has are kept for the grace. (What was served a moment ago is in the
+//! [`cache`](super::cache).)
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use rustix::process::{Resource as Limit, getrlimit};
 
 use super::Found;
 use super::period::Period;
+use super::room::Room;
 use crate::files::{Content, Directory, Links, Opened, Patience};
 use crate::format::tree;
 use crate::resource::path::file_path;
@@ -27,9 +28,8 @@ use crate::resource::{Checksum, ObjectKind, Resource};
 pub struct Grace {
     /// What was opened for clients to come; what is served never pushes it out.
     kept: Cache<Object, Kept, Space>,
-    /// What was served lately.
-    served: Cache<Object, Kept, Space>,
-    most: usize,
+    /// How many objects are opened for the clients of one publication.
+    most: AtomicUsize,
     grace: Period,
 }
 
@@ -64,9 +64,6 @@ impl Kept {
     }
 }
 
-/// How many objects are opened for the clients of one publication.
-const MOST: usize = 2048;
-
 /// A file whose name is gone still takes its space on the disk. So each object
 /// counts as one, and a large one once more for each MiB: what is kept takes no
 /// more than 4 GiB of a repository's disk.
@@ -81,40 +78,24 @@ impl Weighter<Object, Kept> for Space {
 
 impl Grace {
     /// Keeps nothing yet.
-    pub fn new(grace: Period) -> Self {
-        // Other repositories keep descriptors too, and clients need them most.
-        let descriptors = getrlimit(Limit::Nofile).current.unwrap_or(u64::MAX) / 16;
-        let most = usize::try_from(descriptors).map_or(MOST, |it| it.min(MOST));
+    pub fn new(room: Room, grace: Period) -> Self {
+        let most = room.kept;
         Self {
             kept: Cache::with_weighter(2 * most, 2 * most as u64, Space),
-            served: Cache::with_weighter(most, most as u64, Space),
-            most,
+            most: AtomicUsize::new(most),
             grace,
         }
     }
 
-    /// Remembers an object that is being served.
-    pub fn served(&self, object: Object, found: &Found, now: Instant) {
-        // A write for each request would cost more than it is worth.
-        let is_fresh = |kept: &Kept| kept.is_kept_at(now + self.grace.get() / 2);
-        let is_known =
-            |store: &Cache<Object, Kept, Space>| store.get(&object).as_ref().is_some_and(is_fresh);
-        if is_known(&self.served) || is_known(&self.kept) {
-            return;
-        }
-        let until = Until::Time(now + self.grace.get());
-        let kept = Kept {
-            content: found.content.clone(),
-            digest: found.digest,
-            until,
-        };
-        self.served.insert(object, kept);
+    /// Has more room from now on, or less.
+    pub fn make_room(&self, room: Room) {
+        self.most.store(room.kept, Ordering::Relaxed);
+        self.kept.set_capacity(2 * room.kept as u64);
     }
 
     /// An object whose name is gone.
     pub fn find(&self, object: Object, now: Instant) -> Option<Found> {
-        let kept = self.kept.get(&object).or_else(|| self.served.get(&object));
-        let kept = kept.filter(|kept| kept.is_kept_at(now))?;
+        let kept = self.kept.get(&object).filter(|kept| kept.is_kept_at(now))?;
         if kept.until == Until::Retired {
             let until = Until::Time(now + self.grace.get());
             self.insert(object, kept.content.clone(), kept.digest, until);
@@ -128,7 +109,6 @@ impl Grace {
     /// Lets go of what has had its time.
     pub fn sweep(&self, now: Instant) {
         self.kept.retain(|_, kept| kept.is_kept_at(now));
-        self.served.retain(|_, kept| kept.is_kept_at(now));
     }
 
     /// Keeps what the commit `old` has and `new` has not, as far as it is there
@@ -187,7 +167,7 @@ impl Grace {
 
     /// For the commits of one publication together.
     pub fn budget(&self) -> Budget {
-        Budget(self.most)
+        Budget(self.most.load(Ordering::Relaxed))
     }
 
     fn insert(&self, object: Object, content: Content, digest: Option<Checksum>, until: Until) {
@@ -308,6 +288,3 @@ impl Walk<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

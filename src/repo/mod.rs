@@ -7,6 +7,7 @@
 //! facts.
 
 pub mod brake;
+pub mod cache;
 pub mod deltas;
 pub mod frozen;
 pub mod generation;
@@ -15,6 +16,7 @@ pub mod judge;
 pub mod keeper;
 pub mod observation;
 pub mod period;
+pub mod room;
 pub mod settings;
 pub mod status;
 mod upkeep;
@@ -33,19 +35,21 @@ use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::config::Publishing;
-use crate::files::{self, Cause, Content, Digests, Directory, Links, Unreadable};
+use crate::config::{Publishing, Transfer};
+use crate::files::{self, Cause, Content, Digests, Directory, FileContent, Links, Unreadable};
 use crate::finding::{Finding, shell_word};
 use crate::format::repo_config::RepoConfig;
 use crate::format::summary::{StaticDelta, parse_delta_index};
 use crate::resource::path::file_path;
 use crate::resource::{Checksum, DeltaFile, Identity, Resource, RootDocument};
 use brake::Brake;
+use cache::Cache;
 use deltas::{Deltas, Wanted};
 use generation::{Generation, Publications};
 use grace::{Grace, Until};
 use keeper::Keeper;
 use period::Period;
+use room::Room;
 use settings::Settings;
 use status::{Hold, Obstacle, Status};
 use visitor::{Lineage, Visitor};
@@ -64,6 +68,7 @@ pub struct Repo {
     publications: Publications,
     deltas: Deltas,
     grace: Grace,
+    cache: Cache,
     brake: Brake,
     /// Locked while it looks, which may take as long as the disk does; what is
     /// wanted at any time is beside it.
@@ -119,6 +124,7 @@ impl Repo {
         check_servable(&directory)?;
         let settings = Settings::load(publishing)?;
         let grace = Period::new(settings.publishing.grace);
+        let room = Room::share(1, Transfer::default().cache);
         let repo = Self {
             directory: ArcSwap::from_pointee(directory),
             former: Mutex::default(),
@@ -126,7 +132,8 @@ impl Repo {
             lineage: Arc::new(Lineage),
             publications: Publications::new(grace.clone()),
             deltas: Deltas::new(grace.clone()),
-            grace: Grace::new(grace.clone()),
+            grace: Grace::new(room, grace.clone()),
+            cache: Cache::new(room, grace.clone()),
             grace_period: grace,
             brake: Brake::default(),
             keeper: Mutex::new(Keeper::new(&settings)),
@@ -272,28 +279,37 @@ impl Repo {
             }
             (Resource::DeltaIndex { to }, true) => self.lookup_delta_index(to, visitor).await,
             (Resource::Object { checksum, kind }, true) => {
-                self.lookup_object(resource, (checksum, kind)).await
+                self.lookup_object((checksum, kind)).await
             }
             _ => self.lookup_file(resource).await,
         }
     }
 
     /// An object; one whose name is gone, for the grace.
-    async fn lookup_object(
-        &self,
-        resource: &Resource<'_>,
-        object: grace::Object,
-    ) -> Result<Option<Found>, Unreadable> {
+    async fn lookup_object(&self, object: grace::Object) -> Result<Option<Found>, Unreadable> {
         let now = Instant::now();
-        if let Some(found) = self.lookup_file(resource).await? {
-            self.grace.served(object, &found, now);
+        if let Some(found) = self.cache.trusted(object, now).await? {
+            return Ok(Some(found));
+        }
+        let (checksum, kind) = object;
+        let resource = Resource::Object { checksum, kind };
+        let directory = self.directory();
+        if let Some(file) = open(&directory, &resource).await? {
+            if let Some(found) = self.cache.confirmed(object, file.identity(), now) {
+                return Ok(Some(found));
+            }
+            let found = self.found(&resource, file.clone()).await?;
+            self.cache.remember(object, file, &found, now);
             return Ok(Some(found));
         }
         if let Some(found) = self.grace.find(object, now) {
             return Ok(Some(found));
         }
+        if let Some(found) = self.cache.gone(object, now).await? {
+            return Ok(Some(found));
+        }
         match self.former_directory(now) {
-            Some(directory) => self.lookup_file_in(&directory, resource).await,
+            Some(directory) => self.lookup_file_in(&directory, &resource).await,
             None => Ok(None),
         }
     }
@@ -398,30 +414,50 @@ impl Repo {
         directory: &Arc<Directory>,
         resource: &Resource<'_>,
     ) -> Result<Option<Found>, Unreadable> {
-        let name = file_path(resource);
-        let links = match resource {
-            // An alias is a link inside refs/ (`ostree refs --alias`).
-            Resource::Ref(_) => Links::Inside("refs"),
-            _ => Links::Refused,
-        };
-        let file = match files::open(directory, &name, links).await {
-            // The first half of a ref's name is a directory, and no ref.
-            Err(Unreadable {
-                cause: Cause::NotRegular(FileType::Directory),
-                ..
-            }) if matches!(resource, Resource::Ref(_)) => return Ok(None),
-            result => result?,
-        };
-        let Some(file) = file else { return Ok(None) };
-        let mut content = Content::of(file, directory.path(), &name).await?;
+        match open(directory, resource).await? {
+            Some(file) => self.found(resource, file).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What is served of an open file.
+    async fn found(&self, resource: &Resource<'_>, file: FileContent) -> Result<Found, Unreadable> {
+        let mut content = file.content().await?;
         if let Resource::Config = resource {
-            content = Content::Memory(public_config(&content, directory)?);
+            content = Content::Memory(public_config(&content, &self.directory())?);
         }
         let digest = match resource.identity() {
             Identity::Name(_) | Identity::NameAndSize(_) => None,
             Identity::Bytes => Some(self.digests.of_content(&content).await?),
         };
-        Ok(Some(Found { content, digest }))
+        Ok(Found { content, digest })
+    }
+
+    /// Has more room for what it remembers from now on, or less.
+    pub fn make_room(&self, room: Room) {
+        self.grace.make_room(room);
+        self.cache.make_room(room);
+    }
+}
+
+/// Opens the file that holds a resource; `None` if there is none.
+async fn open(
+    directory: &Arc<Directory>,
+    resource: &Resource<'_>,
+) -> Result<Option<FileContent>, Unreadable> {
+    let name = file_path(resource);
+    let links = match resource {
+        // An alias is a link inside refs/ (`ostree refs --alias`).
+        Resource::Ref(_) => Links::Inside("refs"),
+        _ => Links::Refused,
+    };
+    match files::open(directory, &name, links).await {
+        // The first half of a ref's name is a directory, and no ref.
+        Err(Unreadable {
+            cause: Cause::NotRegular(FileType::Directory),
+            ..
+        }) if matches!(resource, Resource::Ref(_)) => Ok(None),
+        opened => Ok(opened?.map(|file| FileContent::new(file, directory.path().join(name)))),
     }
 }
 
@@ -490,7 +526,7 @@ fn read_config_blocking(directory: &Directory) -> Result<Option<Bytes>, Unreadab
         return Err(unreadable(Cause::TooLarge(Content::SMALL)));
     }
     let len = file.identity.size as usize;
-    let content = files::FileContent::new(file, path);
+    let content = FileContent::new(file, path);
     content.read_blocking(0, len).map(Some)
 }
 

@@ -75,6 +75,7 @@ impl Repo {
         if let Some(new) = self.publications.current().filter(|_| self.is_coherent()) {
             let replaced = self.directory.swap(Arc::clone(&new.directory));
             if !Arc::ptr_eq(&replaced, &new.directory) {
+                self.cache.distrust(now);
                 *lock(&self.former) = Some((replaced, now));
             }
             if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &new)) {
@@ -87,6 +88,7 @@ impl Repo {
             }
         }
         self.grace.sweep(now);
+        self.cache.sweep(now);
         self.deltas.sweep(now);
         self.former_directory(now);
         recheck

@@ -140,6 +140,7 @@ pub struct Setup {
     control: String,
     mounts: String,
     limits: String,
+    transfer: String,
     protocols: &'static str,
     extra_tls: String,
     own_certificate: bool,
@@ -156,6 +157,7 @@ impl Setup {
             control: "control.sock".to_owned(),
             mounts: String::new(),
             limits: String::new(),
+            transfer: String::new(),
             protocols: r#"["h2", "http/1.1"]"#,
             extra_tls: String::new(),
             own_certificate: false,
@@ -198,6 +200,17 @@ impl Setup {
         self
     }
 
+    /// A line of `[transfer]`.
+    pub fn transfer(mut self, line: &str) -> Self {
+        self.transfer += &format!("{line}\n");
+        self
+    }
+
+    /// Each request opens its file: nothing that was read is remembered.
+    pub fn uncached(self) -> Self {
+        self.transfer("cache = \"0B\"")
+    }
+
     /// HTTP/1.1 alone over TLS.
     pub fn http1_only(mut self) -> Self {
         self.protocols = r#"["http/1.1"]"#;
@@ -234,8 +247,14 @@ impl Setup {
         }
         format!(
             "[listen]\n{}control = {:?}\n[tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\n\
-             protocols = {}\n{}[limits]\n{}{}",
-            self.listen, self.control, self.protocols, self.extra_tls, self.limits, self.mounts
+             protocols = {}\n{}[limits]\n{}[transfer]\n{}{}",
+            self.listen,
+            self.control,
+            self.protocols,
+            self.extra_tls,
+            self.limits,
+            self.transfer,
+            self.mounts
         )
     }
 
