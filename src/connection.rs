@@ -6,11 +6,13 @@
 //! that a client can delay happens in the connection's own task, under a
 //! deadline.
 
+mod inline;
 pub mod slots;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{pending, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -21,19 +23,23 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioExecutor;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::inline::Inline;
 use self::slots::{Slot, Slots};
-use crate::config::{Limits, Protocol};
+use crate::config::{Limits, Protocol, ZeroCopy};
 use crate::http::redirect::Redirect;
 use crate::http::{Reply, Service};
 use crate::listener::{self, AcceptError, Listener, Peer, Stream};
 use crate::repo::visitor::Visitor;
 use crate::tls::{self, Acceptor};
-use crate::transport::{Activity, Request, Tracked, Transport};
+use crate::transport::Transport;
+use crate::transport::activity::{Activity, Request};
+use crate::transport::body::Tracked;
+use crate::transport::outbox::Outbox;
+use crate::transport::staging::Staged;
 use crate::watchdog::{Deadlines, Verdict, Watchdog};
 
 /// What a listener's clients get.
@@ -44,6 +50,8 @@ pub struct Purpose {
     pub tls: Option<Arc<Acceptor>>,
     /// Who answers them.
     pub answerer: Answerer,
+    /// Whether the kernel sends files by itself.
+    pub zero_copy: ZeroCopy,
 }
 
 /// Who answers requests.
@@ -222,7 +230,8 @@ async fn converse(
         drain: Drain::new(drain),
     };
     let Some(acceptor) = purpose.tls else {
-        let transport = Transport::plain(stream, Arc::clone(&attendant.activity));
+        let transport =
+            Transport::plain(stream, Arc::clone(&attendant.activity), purpose.zero_copy);
         return attendant.http1(transport).await;
     };
     let acceptor = acceptor.current();
@@ -258,31 +267,34 @@ struct Attendant {
 
 impl Attendant {
     async fn http1(self, transport: Transport) -> Result<(), Ended> {
+        let outbox = Some(transport.outbox());
         let connection = http1::Builder::new()
             // It bounds the request's header and what is read ahead of the socket.
             .max_buf_size(self.limits.header_size)
             // A client that has said all it has to say may still listen.
             .half_close(true)
-            .serve_connection(transport, self.service());
+            .serve_connection(transport, self.service(outbox));
         let deadlines = Deadlines::http1(&self.limits);
-        self.attend(connection, deadlines).await
+        self.attend(connection, None, deadlines).await
     }
 
     async fn http2(self, transport: Transport) -> Result<(), Ended> {
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let staged = Staged::new(transport);
+        let connection = http2::Builder::new(Inline)
             // libostree has 8 requests under way, composefs 40 (client-contract 2.3).
             .max_concurrent_streams(64)
             .max_header_list_size(u32::try_from(self.limits.header_size).unwrap_or(u32::MAX))
             // What a slow client makes this process hold for each stream.
             .max_send_buf_size(64 * 1024)
-            .serve_connection(transport, self.service());
+            .serve_connection(staged.clone(), self.service(None));
         let deadlines = Deadlines::http2(&self.limits);
-        self.attend(connection, deadlines).await
+        self.attend(connection, Some(staged), deadlines).await
     }
 
     /// Answers requests, and counts them.
     fn service(
         &self,
+        outbox: Option<Arc<Outbox>>,
     ) -> impl hyper::service::Service<
         hyper::Request<Incoming>,
         Response = hyper::Response<Tracked>,
@@ -296,11 +308,21 @@ impl Attendant {
             let reply = answerer
                 .clone()
                 .answer(request.into_parts().0, Arc::clone(&visitor));
-            async move { Ok::<_, Infallible>(reply.await.map(|body| tracker.with_body(body))) }
+            let outbox = outbox.clone();
+            async move {
+                let reply = reply.await;
+                Ok::<_, Infallible>(reply.map(|body| Tracked::new(body, tracker, outbox)))
+            }
         })
     }
 
-    async fn attend<C>(mut self, connection: C, deadlines: Deadlines) -> Result<(), Ended>
+    /// Polls the connection, and the stage that it writes to if there is one.
+    async fn attend<C>(
+        mut self,
+        connection: C,
+        staged: Option<Staged>,
+        deadlines: Deadlines,
+    ) -> Result<(), Ended>
     where
         C: GracefulConnection,
         C::Error: std::error::Error + Send + Sync + 'static,
@@ -309,10 +331,18 @@ impl Attendant {
         let activity = self.activity;
         let mut watchdog = Watchdog::new(deadlines, Arc::clone(&activity), Instant::now());
         loop {
+            let conversation = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                let polled = polled.map_err(|error| Ended::Failed(Box::new(error)));
+                match &staged {
+                    Some(staged) => staged.polled(polled, cx),
+                    None => polled,
+                }
+            });
             tokio::select! {
                 // The connection first: what it does is what the watchdog sees.
                 biased;
-                result = &mut connection => return result.map_err(|error| Ended::Failed(Box::new(error))),
+                result = conversation => return result,
                 () = self.drain.begins(&activity) => connection.as_mut().graceful_shutdown(),
                 verdict = watchdog.wait() => match verdict {
                     Verdict::Fine => {}
@@ -383,6 +413,12 @@ enum Ended {
     Refused(String),
     /// The connection failed, by the peer's doing or a body's.
     Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(Box::new(error))
+    }
 }
 
 impl fmt::Display for Ended {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::Limits;
-use crate::transport::{Activity, Counters};
+use crate::transport::activity::{Activity, Counters};
 
 /// The deadlines of a connection after its handshake.
 #[derive(Clone, Copy, Debug)]

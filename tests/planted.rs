@@ -18,6 +18,8 @@ use http_body_util::BodyExt;
 use rustix::fs::{CWD, FileType, Mode, mkfifoat, mknodat};
 
 const LARGE: usize = 30_000_000;
+const CUT: usize = 1_000_000;
+const PAGE: usize = 4096;
 
 /// Asks for a file and reads its beginning, so that the transfer has begun.
 fn begin(client: &mut Client, path: &str) {
@@ -36,11 +38,20 @@ fn a_file_cut_while_it_is_sent_breaks_its_transfer_and_no_other() {
         let mut other = new_client(&server);
         let mut client = new_client(&server);
         begin(&mut client, &path);
-        repo.truncate(&object, 1_000_000);
+        repo.truncate(&object, CUT as u64);
         let (bytes, _) = client.read_to_end();
         // Much was in the kernel's buffers; what came is what was there.
         assert!(bytes.len() < LARGE, "all of it came");
-        assert!(bytes == pattern(LARGE)[..bytes.len()], "other bytes");
+        let mut sent = pattern(LARGE);
+        if bytes.len() > CUT {
+            // A file that the kernel sends by itself: it clears the rest of the last
+            // page that remains, also where that waits to be sent.
+            let rest = CUT..CUT.next_multiple_of(PAGE);
+            if bytes[rest.clone()].iter().all(|&byte| byte == 0) {
+                sent[rest].fill(0);
+            }
+        }
+        assert!(bytes == sent[..bytes.len()], "other bytes");
         assert_eq!(other.get("/repo/config").status, 200);
     }
 }

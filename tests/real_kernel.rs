@@ -88,7 +88,12 @@ fn a_small_reply_is_one_write() {
                 .filter(|line| line.contains("<TCP:") && line.contains(&port))
                 .count()
         });
-        assert_eq!(counts[1] - counts[0], 10, "{name}: {counts:?}");
+        // Over HTTP/2 the first reply may leave together with what greets the client.
+        let expected = if name == "h2" { 9..=10 } else { 10..=10 };
+        assert!(
+            expected.contains(&(counts[1] - counts[0])),
+            "{name}: {counts:?}"
+        );
     };
     let ask = |mut client: Client, count: usize| {
         for _ in 0..count {

@@ -351,7 +351,7 @@ mod tests {
     use tokio::task::spawn_blocking;
 
     use super::*;
-    use crate::config::Limits;
+    use crate::config::{Limits, ZeroCopy};
     use crate::connection::Answerer;
     use crate::connection::slots::Slots;
     use crate::http::redirect::Redirect;
@@ -360,6 +360,7 @@ mod tests {
         Purpose {
             tls: None,
             answerer: Answerer::Redirect(Arc::new(Redirect::new(None, 443))),
+            zero_copy: ZeroCopy::Off,
         }
     }
 

@@ -148,19 +148,19 @@ impl Running {
     fn listen(&mut self, plan: Plan) -> (Vec<Serving>, Vec<String>) {
         let public_name = self.generation.config.listen.public_name.clone();
         let redirect = Arc::new(Redirect::new(public_name, plan.https_port()));
-        let purpose = |kind| match kind {
-            Kind::Https => Purpose {
-                tls: self.acceptor.clone(),
-                answerer: Answerer::Content(Arc::clone(&self.service)),
-            },
-            Kind::Http => Purpose {
-                tls: None,
-                answerer: Answerer::Content(Arc::clone(&self.service)),
-            },
-            Kind::Redirect => Purpose {
-                tls: None,
-                answerer: Answerer::Redirect(Arc::clone(&redirect)),
-            },
+        let content = || Answerer::Content(Arc::clone(&self.service));
+        let zero_copy = self.generation.config.transfer.zero_copy;
+        let purpose = |kind| {
+            let (tls, answerer) = match kind {
+                Kind::Https => (self.acceptor.clone(), content()),
+                Kind::Http => (None, content()),
+                Kind::Redirect => (None, Answerer::Redirect(Arc::clone(&redirect))),
+            };
+            Purpose {
+                tls,
+                answerer,
+                zero_copy,
+            }
         };
         let running = std::mem::take(&mut self.listeners);
         let outcome = plan.carry_out(running, purpose, &self.shared);
@@ -194,6 +194,9 @@ fn changes(old: &Generation, new: &Generation) -> Vec<String> {
     ));
     if old.limits != new.limits {
         changes.push("limits changed".into());
+    }
+    if old.config.transfer != new.config.transfer {
+        changes.push("transfer settings changed".into());
     }
     if old.config.listen.public_name != new.config.listen.public_name {
         changes.push("public name changed".into());

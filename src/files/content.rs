@@ -129,12 +129,27 @@ impl FileContent {
         fill(self, offset, buffer, Patience::Never)
     }
 
-    /// Reads bytes for nothing but to have them in memory.
+    /// Fills the buffer with the bytes at `offset`, on the calling thread, which may
+    /// wait.
     ///
     /// # Errors
-    /// As [`FileContent::read_blocking`].
-    pub fn warm_in_pool(&self, offset: u64, len: usize) -> JoinHandle<io::Result<Bytes>> {
-        read_in_pool(self.clone(), offset, len)
+    /// The read's.
+    pub fn fill_waiting(&self, offset: u64, buffer: &mut [MaybeUninit<u8>]) -> io::Result<()> {
+        fill(self, offset, buffer, Patience::Wait).map(|_| ())
+    }
+
+    /// Reads bytes for nothing but to have them in memory, on a thread that may
+    /// wait.
+    pub fn warm_in_pool(&self, offset: u64, len: usize) -> JoinHandle<io::Result<()>> {
+        let file = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut buffer = Box::new_uninit_slice(len.min(Chunks::SIZE));
+            for at in (0..len).step_by(Chunks::SIZE) {
+                let buffer = &mut buffer[..(len - at).min(Chunks::SIZE)];
+                file.fill_waiting(offset + at as u64, buffer)?;
+            }
+            Ok(())
+        })
     }
 
     /// Which file it is, in which state.
@@ -196,6 +211,21 @@ impl Chunks {
             end,
             pending: None,
         }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &FileContent {
+        &self.file
+    }
+
+    /// Where the next byte is.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Leaves out the next `len` bytes: somebody else sends them.
+    pub fn skip(&mut self, len: u64) {
+        self.position = self.end.min(self.position + len);
     }
 
     /// How many bytes are still to come.

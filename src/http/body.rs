@@ -37,6 +37,14 @@ impl Body {
         }
     }
 
+    /// What is still to be read from a file; `None` if all is in memory.
+    pub fn file_mut(&mut self) -> Option<&mut Chunks> {
+        match &mut self.0 {
+            Source::Memory(_) => None,
+            Source::File(chunks) => Some(chunks),
+        }
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> u64 {
         match &self.0 {

@@ -1,0 +1,332 @@
+//! How the files in an [outbox](super::outbox) are sent: by the kernel where it can,
+//! else read and written. Neither waits for the disk: what is not in memory is read
+//! by the blocking pool first.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use tokio::io::{AsyncWrite, Interest};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::activity::Way;
+use super::outbox::{self, Part};
+use super::{Layer, Transport, forward};
+use crate::files::FileContent;
+use crate::listener::Stream;
+
+/// What the kernel is told to send at a time. Whether that much is in memory is
+/// asked at both ends of it.
+const PIECE: usize = 512 * 1024;
+
+/// What is read and encrypted at a time: it stays in the processor's cache from one
+/// to the other.
+const FAST: usize = 64 * 1024;
+
+/// The same, while the client is slow: what is encrypted has to be kept until it is
+/// taken.
+const SLOW: usize = 16 * 1024;
+
+/// How many slices hyper has in front of a file at most: a header, and 16 chunks of
+/// a body.
+const MOST_SLICES: usize = 18;
+
+thread_local! {
+    /// Where bytes are read for a moment, on their way to encryption or a socket.
+    /// One for each thread, since no connection needs it from one call to the next.
+    static SCRATCH: RefCell<Box<[MaybeUninit<u8>]>> = RefCell::new(Box::new_uninit_slice(FAST));
+}
+
+/// How files of a connection are sent.
+#[derive(Debug)]
+pub(super) struct Sender {
+    by_kernel: bool,
+    /// What is being read so that it is in memory.
+    warming: Option<JoinHandle<io::Result<()>>>,
+    /// Whether that has just been done, so that it is not asked for once more.
+    warm: bool,
+    /// How many bytes to encrypt at a time.
+    pace: usize,
+}
+
+impl Sender {
+    pub(super) fn new(by_kernel: bool) -> Self {
+        Self {
+            by_kernel,
+            warming: None,
+            warm: false,
+            pace: FAST,
+        }
+    }
+}
+
+impl Transport {
+    /// Writes what is memory, sends what stands for a file. As a vectored write.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let is_file = |slice: &IoSlice<'_>| outbox::number_of(slice);
+        let found = slices
+            .iter()
+            .enumerate()
+            .find_map(|(at, it)| Some((at, is_file(it)?)));
+        let (at, number) = match found {
+            Some((at, number)) if at < MOST_SLICES => (at, number),
+            // As much of the memory as there is before a file.
+            found => {
+                let memory = found.map_or(slices, |(at, _)| &slices[..at]);
+                return self.poll_memory(cx, memory);
+            }
+        };
+        let part = self.outbox.part(number)?;
+        let sent = ready!(self.poll_send_part(cx, &slices[..at], &part, slices[at].len()));
+        Poll::Ready(sent.map_err(|failure| match failure {
+            Failure::Socket(error) => error,
+            Failure::File(error) => {
+                let error = part.file.unreadable(error);
+                tracing::error!(%error, remedy = error.remedy(), "a transfer was aborted");
+                io::Error::other(error)
+            }
+        }))
+    }
+
+    /// Writes memory.
+    fn poll_memory(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_taken(cx))?;
+        let written = match slices {
+            [slice] if slice.len() > self.sender.pace => {
+                let bytes = &slice[..self.sender.pace];
+                forward!(self.stream, poll_write, cx, bytes)
+            }
+            slices => forward!(self.stream, poll_write_vectored, cx, slices),
+        };
+        if written.is_ready() {
+            self.sender.pace = FAST.min(2 * self.sender.pace);
+        }
+        written
+    }
+
+    /// Waits until the client has taken what was encrypted for it. Nothing more is
+    /// read and encrypted for a slow one.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Layer::Tls(stream) if stream.get_ref().1.wants_write() => {
+                self.sender.pace = SLOW;
+                Pin::new(stream.as_mut()).poll_flush(cx)
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Sends the head and the first of `len` bytes of a part of a file.
+    fn poll_send_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[IoSlice<'_>],
+        part: &Part,
+        len: usize,
+    ) -> Poll<Result<usize, Failure>> {
+        loop {
+            if let Some(warming) = &mut self.sender.warming {
+                let read = ready!(Pin::new(warming).poll(cx));
+                self.sender.warming = None;
+                let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+                read.map_err(Failure::File)?;
+                self.sender.warm = true;
+            }
+            let sent = match (&self.stream, self.sender.by_kernel) {
+                (Layer::Plain(Stream::Tcp(_)), true) => self.poll_sendfile(cx, head, part, len),
+                _ => self.poll_copy(cx, head, part, len),
+            };
+            match ready!(sent)? {
+                Sent::Some { head, file, way } => {
+                    self.outbox.sent(file);
+                    self.activity.went(way, file);
+                    return Poll::Ready(Ok(head + file));
+                }
+                Sent::Cold(len) if head.is_empty() => {
+                    self.sender.warming = Some(part.file.warm_in_pool(part.position, len));
+                }
+                // It can leave meanwhile.
+                Sent::Cold(_) => {
+                    return self.poll_memory(cx, head).map_err(Failure::Socket);
+                }
+                Sent::NotByKernel => self.sender.by_kernel = false,
+            }
+        }
+    }
+
+    /// Has the kernel send it.
+    fn poll_sendfile(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[IoSlice<'_>],
+        part: &Part,
+        len: usize,
+    ) -> Poll<Result<Sent, Failure>> {
+        let Layer::Plain(Stream::Tcp(socket)) = &self.stream else {
+            return Poll::Ready(Ok(Sent::NotByKernel));
+        };
+        let len = len.min(PIECE);
+        if !std::mem::take(&mut self.sender.warm)
+            && !is_cached(&part.file, part.position, len).map_err(Failure::File)?
+        {
+            return Poll::Ready(Ok(Sent::Cold(len)));
+        }
+        let head_len: usize = head.iter().map(|slice| slice.len()).sum();
+        if head_len > 0 {
+            // The file follows at once, in the same packet.
+            let count = ready!(poll_on(socket, cx, || {
+                let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                rustix::net::sendmsg(socket, head, &mut SendAncillaryBuffer::default(), flags)
+            }))
+            .map_err(|errno| Failure::Socket(errno.into()))?;
+            if count < head_len {
+                return Poll::Ready(Ok(Sent::Some {
+                    head: count,
+                    file: 0,
+                    way: Way::Sendfile,
+                }));
+            }
+        }
+        let mut position = part.position;
+        let sent = poll_on(socket, cx, || {
+            rustix::fs::sendfile(socket, &part.file, Some(&mut position), len)
+        });
+        let sent = match sent {
+            Poll::Pending if head_len == 0 => return Poll::Pending,
+            Poll::Pending => 0,
+            // It became shorter.
+            Poll::Ready(Ok(0)) => {
+                return Poll::Ready(Err(Failure::File(io::ErrorKind::UnexpectedEof.into())));
+            }
+            Poll::Ready(Ok(count)) => count,
+            // A file system that cannot do it (sendfile(2), ERRORS).
+            Poll::Ready(Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) => {
+                self.sender.by_kernel = false;
+                0
+            }
+            Poll::Ready(Err(errno)) => return Poll::Ready(Err(Failure::of_sendfile(errno))),
+        };
+        Poll::Ready(Ok(match head_len + sent {
+            0 => Sent::NotByKernel,
+            _ => Sent::Some {
+                head: head_len,
+                file: sent,
+                way: Way::Sendfile,
+            },
+        }))
+    }
+
+    /// Reads it into memory of this thread, and writes it from there.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[IoSlice<'_>],
+        part: &Part,
+        len: usize,
+    ) -> Poll<Result<Sent, Failure>> {
+        ready!(self.poll_taken(cx)).map_err(Failure::Socket)?;
+        let len = len.min(self.sender.pace);
+        let head_len: usize = head.iter().map(|slice| slice.len()).sum();
+        SCRATCH.with_borrow_mut(|scratch| {
+            let scratch = &mut scratch[..len];
+            let is_cached = part.file.fill_cached(part.position, scratch);
+            if !is_cached.map_err(Failure::File)? {
+                if !std::mem::take(&mut self.sender.warm) {
+                    return Poll::Ready(Ok(Sent::Cold(len)));
+                }
+                // A kernel or a file system that never tells, or no memory to spare.
+                let read = part.file.fill_waiting(part.position, scratch);
+                read.map_err(Failure::File)?;
+            }
+            // SAFETY: all of it was just filled.
+            let bytes = unsafe { scratch.assume_init_ref() };
+            let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+            slices[..head.len()].copy_from_slice(head);
+            slices[head.len()] = IoSlice::new(bytes);
+            let slices = &slices[..=head.len()];
+            let count = ready!(forward!(self.stream, poll_write_vectored, cx, slices))
+                .map_err(Failure::Socket)?;
+            self.sender.pace = FAST.min(2 * self.sender.pace);
+            let head = head_len.min(count);
+            Poll::Ready(Ok(Sent::Some {
+                head,
+                file: count - head,
+                way: Way::Read,
+            }))
+        })
+    }
+}
+
+/// What came of sending.
+enum Sent {
+    /// So many bytes of both were sent.
+    Some { head: usize, file: usize, way: Way },
+    /// Nothing: the file's next bytes, so many, are not in memory.
+    Cold(usize),
+    /// Nothing: the kernel cannot send this file.
+    NotByKernel,
+}
+
+/// Why a transfer has to be aborted.
+enum Failure {
+    /// The file cannot be read: the operator should know.
+    File(io::Error),
+    /// The client is gone.
+    Socket(io::Error),
+}
+
+impl Failure {
+    /// sendfile(2) has one error for both of its ends.
+    fn of_sendfile(errno: Errno) -> Self {
+        match errno {
+            Errno::IO | Errno::STALE | Errno::BADMSG | Errno::ACCESS | Errno::PERM => {
+                Self::File(errno.into())
+            }
+            errno => Self::Socket(errno.into()),
+        }
+    }
+}
+
+/// Whether both ends of a part of a file are in memory; what is between them is then
+/// too, as a rule, for files are read ahead.
+fn is_cached(file: &FileContent, position: u64, len: usize) -> io::Result<bool> {
+    let mut byte = [MaybeUninit::uninit()];
+    let last = position + len as u64 - 1;
+    Ok(
+        file.fill_cached(position, &mut byte)?
+            && (len == 1 || file.fill_cached(last, &mut byte)?),
+    )
+}
+
+/// Does something with a socket as soon as it can be written to.
+fn poll_on<T>(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    mut act: impl FnMut() -> Result<T, Errno>,
+) -> Poll<Result<T, Errno>> {
+    loop {
+        if let Err(error) = ready!(socket.poll_write_ready(cx)) {
+            return Poll::Ready(Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
+        }
+        let result = socket.try_io(Interest::WRITABLE, || act().map_err(io::Error::from));
+        match result.map_err(|error| Errno::from_io_error(&error)) {
+            Ok(value) => return Poll::Ready(Ok(value)),
+            // It was not ready after all.
+            Err(None | Some(Errno::AGAIN | Errno::INTR)) => {}
+            Err(Some(errno)) => return Poll::Ready(Err(errno)),
+        }
+    }
+}
