@@ -115,6 +115,66 @@ fn a_small_reply_is_one_write() {
     });
 }
 
+/// What the server did to answer one request, as strace saw it, and the body.
+fn traced(setup: Setup, fetch: impl FnOnce(&Process) -> Vec<u8>) -> (String, Vec<u8>) {
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let file = trace.path().to_str().unwrap();
+    let calls = "trace=sendfile,sendmsg,writev,preadv2";
+    let arguments = ["-f", "-qq", "-yy", "-o", file, "-e", calls];
+    let mut server = Process::start_under(setup, "strace", &arguments);
+    let body = fetch(&server);
+    end_child(&mut server);
+    (fs::read_to_string(trace.path()).unwrap(), body)
+}
+
+/// In plaintext the kernel sends large files by itself. That rests on how hyper
+/// passes on what it is given (`transport::outbox`), so it is to be looked at with
+/// each new version of hyper.
+#[test]
+fn the_kernel_sends_large_files_in_plaintext() {
+    const LEN: usize = 5_000_000;
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(LEN));
+    let plain = |server: &Process| Client::over(connect(server.http())).get(&path).body;
+    let over_tls = |server: &Process| tls_client(server).get(&path).body;
+
+    let (trace, body) = traced(setup(&repo), plain);
+    assert!(body == common::pattern(LEN), "other bytes");
+    assert!(trace.contains("sendfile("), "{trace}");
+    assert!(trace.contains("MSG_MORE"), "the head leaves alone: {trace}");
+
+    for (setup, fetch) in [
+        (
+            setup(&repo).transfer("zero_copy = \"off\""),
+            &plain as &dyn Fn(&Process) -> Vec<u8>,
+        ),
+        (setup(&repo).transfer("zero_copy = \"off\""), &over_tls),
+    ] {
+        let (trace, body) = traced(setup, fetch);
+        assert!(body == common::pattern(LEN), "other bytes");
+        assert!(!trace.contains("sendfile("), "{trace}");
+    }
+}
+
+/// A file system that the kernel cannot send from, or a filter of system calls.
+#[test]
+fn what_the_kernel_cannot_send_is_read() {
+    const LEN: usize = 5_000_000;
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(LEN));
+    for errno in ["EINVAL", "ENOSYS"] {
+        let mut server = faulty(setup(&repo), &[&format!("inject=sendfile:error={errno}")]);
+        let mut client = Client::over(connect(server.http()));
+        for _ in 0..2 {
+            assert!(
+                client.get(&path).body == common::pattern(LEN),
+                "other bytes"
+            );
+        }
+        end_child(&mut server);
+    }
+}
+
 /// Ends the server, which is strace's child (strace passes no signal on), and
 /// strace with it.
 fn end_child(server: &mut Process) {
