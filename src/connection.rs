@@ -32,7 +32,9 @@ use self::slots::{Slot, Slots};
 use crate::config::{Limits, Protocol, ZeroCopy};
 use crate::http::redirect::Redirect;
 use crate::http::{Reply, Service};
-use crate::listener::{self, AcceptError, Listener, Peer, Stream};
+use crate::listener::stream::Accepted;
+use crate::listener::{self, AcceptError, Listener, Peer};
+use crate::reactors::Reactors;
 use crate::repo::visitor::Visitor;
 use crate::tls::{self, Acceptor};
 use crate::transport::Transport;
@@ -91,6 +93,8 @@ pub struct Shared {
     /// Becomes true when the server is to end. Each connection holds a
     /// receiver, so the sender sees when the last one has gone.
     pub drain: watch::Receiver<bool>,
+    /// Where connections are served.
+    pub reactors: Arc<Reactors>,
 }
 
 /// Accepts and serves until `stop` is ready or the server drains, then until
@@ -198,11 +202,11 @@ pub fn accept_queued(listener: &Listener, purpose: &Purpose, shared: &Shared) {
     }
 }
 
-fn start(stream: Stream, peer: Peer, slot: Option<Slot>, purpose: &Purpose, shared: &Shared) {
+fn start(accepted: Accepted, peer: Peer, slot: Option<Slot>, purpose: &Purpose, shared: &Shared) {
     let (purpose, drain) = (purpose.clone(), shared.drain.clone());
     let limits = **shared.limits.load();
-    tokio::spawn(async move {
-        let ended = converse(stream, peer, purpose, limits, drain).await;
+    shared.reactors.spawn(async move {
+        let ended = converse(accepted, peer, purpose, limits, drain).await;
         match ended {
             Ok(()) => tracing::trace!(%peer, "connection ended"),
             Err(Ended::Refused(reason)) => {
@@ -216,12 +220,13 @@ fn start(stream: Stream, peer: Peer, slot: Option<Slot>, purpose: &Purpose, shar
 
 /// The whole conversation with one client.
 async fn converse(
-    stream: Stream,
+    accepted: Accepted,
     peer: Peer,
     purpose: Purpose,
     limits: Limits,
     drain: watch::Receiver<bool>,
 ) -> Result<(), Ended> {
+    let stream = accepted.into_stream()?;
     let attendant = Attendant {
         answerer: purpose.answerer,
         visitor: Arc::new(Visitor::new(peer, peer.ip())),

@@ -111,6 +111,7 @@ pub mod systemd;
 
 pub mod connection;
 pub mod listener;
+pub mod reactors;
 pub mod tls;
 pub mod transport;
 pub mod watchdog;

@@ -1,21 +1,23 @@
 //! Bound sockets, who the peer is, and what to do when accepting fails.
 
+pub mod stream;
 pub(crate) mod unix;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_reuseport;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixListener;
+
+use stream::Accepted;
 
 use crate::config::Address;
 
@@ -30,7 +32,7 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Socket {
-    Tcp(TcpListener),
+    Tcp(AsyncFd<OwnedFd>),
     Unix(UnixListener),
 }
 
@@ -120,7 +122,9 @@ fn listen_tcp(
             Address::Unix(_) => io::Error::from(errno).into(),
         })
     })?;
-    Ok((Socket::Tcp(TcpListener::from_std(socket.into())?), None))
+    // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped.
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? };
+    Ok((Socket::Tcp(socket), None))
 }
 
 /// Why an address cannot be had at the moment.
@@ -216,15 +220,20 @@ impl Listener {
     }
 
     /// Waits for a connection. Dropping the future loses none.
-    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    ///
+    /// # Errors
+    /// As accept(2).
+    pub async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match &self.socket {
-            Socket::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                tcp(stream, address)
-            }
+            Socket::Tcp(listener) => loop {
+                let mut ready = listener.readable().await?;
+                if let Ok(accepted) = ready.try_io(|listener| accept_tcp(listener.as_fd())) {
+                    return accepted;
+                }
+            },
             Socket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Unix))
+                Ok((Accepted::Unix(stream.into_std()?.into()), Peer::Unix))
             }
         }
     }
@@ -235,36 +244,30 @@ impl Listener {
     ///
     /// # Errors
     /// As accept(2).
-    pub fn accept_queued(&self) -> io::Result<Option<(Stream, Peer)>> {
-        let fd = match &self.socket {
-            Socket::Tcp(listener) => listener.as_fd(),
-            Socket::Unix(listener) => listener.as_fd(),
+    pub fn accept_queued(&self) -> io::Result<Option<(Accepted, Peer)>> {
+        let accepted = match &self.socket {
+            Socket::Tcp(listener) => accept_tcp(listener.as_fd()),
+            Socket::Unix(listener) => rustix::net::accept_with(listener, ACCEPT_FLAGS)
+                .map(|socket| (Accepted::Unix(socket), Peer::Unix))
+                .map_err(io::Error::from),
         };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let accepted = match rustix::net::accept_with(fd, flags) {
-            Ok(accepted) => accepted,
-            Err(Errno::AGAIN) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
-        };
-        match &self.socket {
-            Socket::Tcp(_) => {
-                let stream = TcpStream::from_std(accepted.into())?;
-                // Only who is gone again has no address.
-                let address = stream.peer_addr().map_err(|_| Errno::CONNABORTED)?;
-                tcp(stream, address).map(Some)
-            }
-            Socket::Unix(_) => {
-                let stream = UnixStream::from_std(accepted.into())?;
-                Ok(Some((Stream::Unix(stream), Peer::Unix)))
-            }
+        match accepted {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            accepted => accepted.map(Some),
         }
     }
 }
 
-fn tcp(stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Peer)> {
+const ACCEPT_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+fn accept_tcp(listener: BorrowedFd<'_>) -> io::Result<(Accepted, Peer)> {
+    let (socket, address) = rustix::net::acceptfrom_with(listener, ACCEPT_FLAGS)?;
+    // Only who is gone again has no address.
+    let address = address.and_then(|it| SocketAddr::try_from(it).ok());
+    let address = address.ok_or(Errno::CONNABORTED)?;
     // Nothing is to wait for an acknowledgement (client-contract 2.3).
-    stream.set_nodelay(true)?;
-    Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+    rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
+    Ok((Accepted::Tcp(socket), Peer::Tcp(address)))
 }
 
 fn bind_tcp(address: SocketAddr, sharing: bool) -> Result<OwnedFd, Errno> {
@@ -433,91 +436,6 @@ impl AcceptError {
                 "the machine has no memory left for sockets: see `sysctl net.ipv4.tcp_mem` and `free -m`",
             ),
             _ => Self::Other,
-        }
-    }
-}
-
-/// A connected socket.
-#[derive(Debug)]
-pub enum Stream {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
-}
-
-impl Stream {
-    /// Bytes that were written and that the peer's kernel has not confirmed.
-    pub fn unacknowledged(&self) -> u64 {
-        let fd = match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-        };
-        let mut count: libc::c_int = 0;
-        // SAFETY: TIOCOUTQ (SIOCOUTQ of tcp(7) and unix(7)) writes one int to
-        // the pointer, which is valid, and `self` keeps the descriptor open.
-        let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut count) };
-        match result {
-            0 => u64::try_from(count).unwrap_or(0),
-            _ => 0,
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets have no buffer in this process.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = ready!(match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        });
-        match result {
-            // The peer was faster.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            result => Poll::Ready(result),
         }
     }
 }

@@ -20,7 +20,7 @@ use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::ZeroCopy;
-use crate::listener::Stream;
+use crate::listener::stream::Stream;
 use crate::tls::TlsStream;
 use activity::Activity;
 use outbox::Outbox;

@@ -355,6 +355,7 @@ mod tests {
     use crate::connection::Answerer;
     use crate::connection::slots::Slots;
     use crate::http::redirect::Redirect;
+    use crate::reactors::Reactors;
 
     fn redirecting() -> Purpose {
         Purpose {
@@ -395,6 +396,7 @@ mod tests {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             slots: Arc::new(Slots::new(limits.connections)),
             drain: draining,
+            reactors: Arc::new(Reactors::start().unwrap()),
         };
         let everywhere = listen_for_redirects(&["0.0.0.0:0".parse().unwrap()]);
         let running = plan(&everywhere, &[]).ok().unwrap();

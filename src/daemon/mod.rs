@@ -12,6 +12,7 @@ mod shutdown;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 
 pub use process::{block_on, runtime};
@@ -22,6 +23,7 @@ use crate::config::{Address, Config};
 use crate::control::server::Door;
 use crate::finding::Finding;
 use crate::http::Service;
+use crate::reactors::Reactors;
 use crate::systemd::Manager;
 use generation::Generation;
 use listeners::Plan;
@@ -62,6 +64,7 @@ pub struct Daemon {
     generation: Generation,
     service: Arc<Service>,
     listeners: Plan,
+    reactors: Reactors,
     control: Control,
     orders: mpsc::Receiver<Order>,
     certificate_files: watch::Sender<Vec<PathBuf>>,
@@ -85,11 +88,13 @@ impl Daemon {
         generation.announce_certificate();
         let listeners = listeners::plan(&config.listen, &[]).map_err(|error| error.reason)?;
         listeners.announce();
+        let reactors = Reactors::start().context("the threads that serve cannot be started")?;
         let (control, orders, certificate_files) = reload::control(generation.certificate_files());
         Ok(Self {
             service: Arc::new(Service::new(Arc::clone(&generation.routes))),
             generation,
             listeners,
+            reactors,
             control,
             orders,
             certificate_files,
@@ -135,6 +140,7 @@ impl Daemon {
             self.generation,
             self.service,
             self.listeners,
+            self.reactors,
             self.certificate_files,
             self.manager,
             self.door,

@@ -17,6 +17,7 @@ use crate::control::board::Board;
 use crate::control::server::{self as control, Door};
 use crate::http::Service;
 use crate::http::redirect::Redirect;
+use crate::reactors::Reactors;
 use crate::routes::Site;
 use crate::systemd::Manager;
 use crate::tls::{Acceptor, Identity};
@@ -46,6 +47,7 @@ impl Running {
         generation: Generation,
         service: Arc<Service>,
         listeners: Plan,
+        reactors: Reactors,
         certificate_files: watch::Sender<Vec<PathBuf>>,
         manager: Manager,
         door: Option<Door>,
@@ -60,6 +62,7 @@ impl Running {
                 limits: Arc::new(ArcSwap::from_pointee(generation.limits)),
                 slots: Arc::new(Slots::new(generation.limits.connections)),
                 drain: draining,
+                reactors: Arc::new(reactors),
             },
             drain,
             certificate_files,

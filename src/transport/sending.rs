@@ -18,7 +18,7 @@ use super::activity::Way;
 use super::outbox::{self, Part};
 use super::{Layer, Transport, forward};
 use crate::files::FileContent;
-use crate::listener::Stream;
+use crate::listener::stream::Stream;
 
 /// What the kernel is told to send at a time. Whether that much is in memory is
 /// asked at both ends of it.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::super::activity::Activity;
 use super::*;
 use crate::config::ZeroCopy;
-use crate::listener::Stream;
+use crate::listener::stream::Stream;
 
 /// A stage, and the other end of its connection.
 fn pair() -> (Staged, TcpStream) {

@@ -1,0 +1,142 @@
+//! The threads that serve connections: one for each processor, each with an event
+//! loop of its own.
+//!
+//! A connection stays where it was put. What it does then needs no lock and wakes no
+//! other thread, which costs less than one event loop that all threads share, most of
+//! all for HTTP/2 (`benches/RESULTS.md`). It is put where the fewest are, so a client
+//! that does much work has as little company as possible.
+
+use std::io;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+/// The threads. They end when this is dropped, with all they have to do.
+#[derive(Debug)]
+pub struct Reactors(Vec<Reactor>);
+
+#[derive(Debug)]
+struct Reactor {
+    handle: Handle,
+    /// How many tasks it was given that have not ended.
+    tasks: Arc<AtomicUsize>,
+    /// Ends it when dropped.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Reactors {
+    /// Starts one for each processor that this process may use.
+    ///
+    /// # Errors
+    /// If threads or descriptors cannot be had.
+    pub fn start() -> io::Result<Self> {
+        let count = thread::available_parallelism().map_or(1, NonZero::get);
+        (0..count)
+            .map(|_| Reactor::start())
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Has a task done by the one that has the fewest.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let load = |reactor: &&Reactor| reactor.tasks.load(Ordering::Relaxed);
+        if let Some(reactor) = self.0.iter().min_by_key(load) {
+            let counted = Counted::new(&reactor.tasks);
+            reactor.handle.spawn(async move {
+                task.await;
+                drop(counted);
+            });
+        }
+    }
+}
+
+impl Reactor {
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        thread::Builder::new()
+            .name("reactor".into())
+            .spawn(move || {
+                // An error is what it waits for.
+                _ = runtime.block_on(stopped);
+                // A thread that waits for a disk which no longer answers must not keep
+                // the process from ending.
+                runtime.shutdown_background();
+            })?;
+        Ok(Self {
+            handle,
+            tasks: Arc::default(),
+            _stop: stop,
+        })
+    }
+}
+
+/// Counts a task for as long as it is there.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(tasks: &Arc<AtomicUsize>) -> Self {
+        tasks.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(tasks))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_is_done_by_the_one_that_has_the_fewest() {
+        let reactors = Reactors(vec![Reactor::start().unwrap(), Reactor::start().unwrap()]);
+        let loads = || -> Vec<_> {
+            let load = |it: &Reactor| it.tasks.load(Ordering::Relaxed);
+            reactors.0.iter().map(load).collect()
+        };
+        let end = Arc::new(Notify::new());
+        for _ in 0..3 {
+            let end = Arc::clone(&end);
+            reactors.spawn(async move { end.notified().await });
+        }
+        assert_eq!(loads(), [2, 1]);
+        // Its place is free again when it has ended, in whatever way.
+        let (told, ended) = oneshot::channel();
+        reactors.spawn(async move {
+            _ = told.send(thread::current().name().map(str::to_owned));
+            panic!("a task's fault ends that task");
+        });
+        assert_eq!(ended.await.unwrap().as_deref(), Some("reactor"));
+        for _ in 0..3 {
+            end.notify_one();
+        }
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while loads() != [0, 0] {
+            assert!(std::time::Instant::now() < deadline, "{:?}", loads());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_unfinished_ends_with_the_threads() {
+        let reactors = Reactors(vec![Reactor::start().unwrap()]);
+        let (kept, dropped) = oneshot::channel::<()>();
+        reactors.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(kept);
+        });
+        drop(reactors);
+        dropped.await.expect_err("nobody keeps it");
+    }
+}
