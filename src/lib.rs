@@ -60,6 +60,7 @@
 //!
 //! The way of a request, and back:
 //! - [`listener`], [`tls`], [`connection`], [`watchdog`], [`transport`];
+//! - [`tls::kernel`]: records that the kernel does;
 //! - [`http`]: a request becomes a reply;
 //! - [`routes`], [`statics`], [`repo`];
 //! - [`resource`]: all that an archive repository can be asked for;

@@ -3,6 +3,7 @@
 
 mod chain;
 mod facts;
+pub mod kernel;
 
 use std::fs::File;
 use std::io::{self, Read};
