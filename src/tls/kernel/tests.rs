@@ -1,9 +1,11 @@
 //! What can be tested where the kernel has no such module; `tests/vm` has the rest.
 
 use proptest::prelude::*;
+use tokio::io::AsyncReadExt;
 
 use super::material::{Material, unused_nonce};
 use super::probe::KernelTls;
+use super::stream::KernelStream;
 use super::suite::{Cipher, Suite, Version};
 use super::trace::Records;
 
@@ -118,4 +120,31 @@ fn the_probe_says_why_there_is_nothing() {
         }
     }
     assert!(!Suite::ALL.iter().any(|&it| KernelTls::NONE.supports(it)));
+}
+
+/// A reply that has begun can still be sent; then it is enough.
+#[tokio::test]
+async fn records_are_bounded() {
+    const GIB: u64 = 1 << 30;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+    let mut stream = KernelStream::new(socket.await.unwrap(), Vec::new(), 1);
+    assert!(!stream.is_spent());
+    stream.count_file(32 * GIB);
+    assert!(stream.is_spent());
+    stream.may_send().unwrap();
+    stream.count_file(32 * GIB);
+    stream.may_send().unwrap_err();
+}
+
+/// What rustls had decrypted comes first, in pieces as the reader likes them.
+#[tokio::test]
+async fn what_was_decrypted_before_is_read_first() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+    let mut stream = KernelStream::new(socket.await.unwrap(), b"GET / HTTP".to_vec(), 1);
+    let (mut first, mut second) = ([0; 3], [0; 7]);
+    stream.read_exact(&mut first).await.unwrap();
+    stream.read_exact(&mut second).await.unwrap();
+    assert_eq!((&first, &second), (b"GET", b" / HTTP"));
 }
