@@ -94,6 +94,8 @@ impl Guest {
     fn serving(setup: Setup) -> Self {
         let repo = TestRepo::new();
         let server = setup.repo("/repo", &repo.path()).start();
+        // By then the server has tried out what the kernel can do.
+        assert_eq!(Client::plain(&server).get("/repo/config").status, 200);
         Self {
             repo,
             server,
@@ -164,6 +166,23 @@ impl Guest {
             session.process_new_packets().unwrap();
         }
         (session, stream)
+    }
+
+    /// A client with TLS 1.3 that has had an answer: by now the kernel is at work.
+    fn served(&self) -> (ClientConnection, TcpStream) {
+        let stream = connect(self.server.https());
+        let session = self.session(&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let mut client = StreamOwned::new(session, stream);
+        client
+            .write_all(b"HEAD /repo/config HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        (client.conn, client.sock)
     }
 
     /// curl, or whatever else knows the certificate by this name.
@@ -267,7 +286,11 @@ fn curl_is_served_by_all_suites() {
         ));
         assert!(said.contains("Re-using existing connection"), "{said}");
     }
-    guest.assert_taken_over(options.len() as u64);
+    guest.assert_taken_over(match Kernel::this() {
+        Kernel::WithoutTls => 0,
+        Kernel::WithoutChaCha20 => 4,
+        Kernel::WithAll => 6,
+    });
 }
 
 /// An object of more than 2 GiB, most of it a hole.
@@ -349,18 +372,16 @@ fn sessions_are_resumed() {
 #[test]
 fn a_key_update_ends_the_connection_with_an_alert() {
     let guest = Guest::new();
-    let mut stream = connect(guest.server.https());
-    let mut session = guest.session(&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256);
-    while session.is_handshaking() {
-        session.complete_io(&mut stream).unwrap();
-    }
+    let (mut session, mut stream) = guest.served();
     session.refresh_traffic_keys().unwrap();
     session
         .writer()
         .write_all(b"GET /repo/config HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
+    stream.write_all(&outgoing(&mut session)).unwrap();
     let error = loop {
-        if let Err(error) = session.complete_io(&mut stream) {
+        assert_ne!(session.read_tls(&mut stream).unwrap(), 0, "no alert");
+        if let Err(error) = session.process_new_packets() {
             break error;
         }
     };
@@ -486,7 +507,7 @@ fn a_slow_reader_gets_the_end_and_the_goodbye() {
         (&TLS12, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
     ] {
         let stream = connect(guest.server.https());
-        rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4096).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 128 * 1024).unwrap();
         let wire = StreamOwned::new(guest.session(version, suite), stream);
         let mut client = Client::over(wire);
         client.send(format!(
@@ -539,11 +560,7 @@ fn a_shrinking_file_ends_the_connection_without_a_goodbye() {
 #[test]
 fn a_forged_record_ends_the_connection() {
     let guest = Guest::new();
-    let mut stream = connect(guest.server.https());
-    let mut session = guest.session(&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256);
-    while session.is_handshaking() {
-        session.complete_io(&mut stream).unwrap();
-    }
+    let (_, mut stream) = guest.served();
     let mut record = [0; 5 + 40];
     record[..5].copy_from_slice(&[23, 3, 3, 0, 40]);
     stream.write_all(&record).unwrap();
