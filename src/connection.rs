@@ -19,6 +19,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -36,9 +37,10 @@ use crate::listener::stream::Accepted;
 use crate::listener::{self, AcceptError, Listener, Peer};
 use crate::reactors::Reactors;
 use crate::repo::visitor::Visitor;
-use crate::tls::{self, Acceptor};
+use crate::tls::kernel::{self, Switched, Traced};
+use crate::tls::{self, Acceptor, TlsAcceptor};
 use crate::transport::Transport;
-use crate::transport::activity::{Activity, Request};
+use crate::transport::activity::{Activity, Request, Ways};
 use crate::transport::body::Tracked;
 use crate::transport::outbox::Outbox;
 use crate::transport::staging::Staged;
@@ -95,6 +97,8 @@ pub struct Shared {
     pub drain: watch::Receiver<bool>,
     /// Where connections are served.
     pub reactors: Arc<Reactors>,
+    /// How content was sent, on all connections.
+    pub sent: Arc<Ways>,
 }
 
 /// Accepts and serves until `stop` is ready or the server drains, then until
@@ -205,8 +209,9 @@ pub fn accept_queued(listener: &Listener, purpose: &Purpose, shared: &Shared) {
 fn start(accepted: Accepted, peer: Peer, slot: Option<Slot>, purpose: &Purpose, shared: &Shared) {
     let (purpose, drain) = (purpose.clone(), shared.drain.clone());
     let limits = **shared.limits.load();
+    let activity = Arc::new(Activity::new(&shared.sent));
     shared.reactors.spawn(async move {
-        let ended = converse(accepted, peer, purpose, limits, drain).await;
+        let ended = converse(accepted, peer, purpose, activity, limits, drain).await;
         match ended {
             Ok(()) => tracing::trace!(%peer, "connection ended"),
             Err(Ended::Refused(reason)) => {
@@ -223,6 +228,7 @@ async fn converse(
     accepted: Accepted,
     peer: Peer,
     purpose: Purpose,
+    activity: Arc<Activity>,
     limits: Limits,
     drain: watch::Receiver<bool>,
 ) -> Result<(), Ended> {
@@ -230,7 +236,7 @@ async fn converse(
     let attendant = Attendant {
         answerer: purpose.answerer,
         visitor: Arc::new(Visitor::new(peer, peer.ip())),
-        activity: Arc::new(Activity::default()),
+        activity,
         limits,
         drain: Drain::new(drain),
     };
@@ -239,22 +245,33 @@ async fn converse(
             Transport::plain(stream, Arc::clone(&attendant.activity), purpose.zero_copy);
         return attendant.http1(transport).await;
     };
-    let acceptor = acceptor.current();
+    let handshake = acceptor.current();
+    let acceptor = TlsAcceptor::from(Arc::clone(&handshake.config));
+    let stream = Traced::new(stream, !handshake.kernel.is_none());
     // A box, so that the handshake's state does not outlive it inside the
     // connection's future.
-    let handshake = Box::pin(acceptor.accept(stream));
-    let stream = timeout(limits.handshake, handshake)
+    let accepting = Box::pin(acceptor.accept(stream));
+    let stream = timeout(limits.handshake, accepting)
         .await
         .map_err(|_| Ended::Late("handshake"))?
         .map_err(|error| match tls::refused_certificate(&error) {
             Some(reason) => Ended::Refused(reason),
             None => Ended::Failed(Box::new(error)),
         })?;
-    let protocol = tls::protocol(&acceptor, &stream);
-    let transport = Transport::tls(stream, Arc::clone(&attendant.activity));
+    let protocol = tls::protocol(&handshake.config, &stream);
+    let (stream, activity) = (Box::new(stream), Arc::clone(&attendant.activity));
     match protocol {
-        Some(Protocol::Http2) => attendant.http2(transport).await,
-        Some(Protocol::Http1) => attendant.http1(transport).await,
+        Some(Protocol::Http2) => attendant.http2(Transport::tls(stream, activity)).await,
+        Some(Protocol::Http1) => {
+            let transport = match kernel::switch(stream, &handshake.kernel)? {
+                Switched::Kernel(stream) => Transport::kernel(stream, activity),
+                Switched::User(stream, obstacle) => {
+                    tracing::trace!(%peer, %obstacle, "TLS is not left to the kernel");
+                    Transport::tls(stream, activity)
+                }
+            };
+            attendant.http1(transport).await
+        }
         None => Err(Ended::Failed(
             "the client offers no protocol that is configured".into(),
         )),
@@ -313,9 +330,13 @@ impl Attendant {
             let reply = answerer
                 .clone()
                 .answer(request.into_parts().0, Arc::clone(&visitor));
-            let outbox = outbox.clone();
+            let (outbox, activity) = (outbox.clone(), Arc::clone(&activity));
             async move {
-                let reply = reply.await;
+                let mut reply = reply.await;
+                if activity.is_spent() {
+                    let close = HeaderValue::from_static("close");
+                    reply.headers_mut().insert(CONNECTION, close);
+                }
                 Ok::<_, Infallible>(reply.map(|body| Tracked::new(body, tracker, outbox)))
             }
         })

@@ -27,6 +27,7 @@ pub use self::facts::{CertificateFacts, Remaining};
 
 use self::chain::Chain;
 use self::facts::facts;
+use self::kernel::KernelTls;
 use crate::config::{Placed, Protocol, PublicName, Tls};
 use crate::control::peer::Owner;
 use crate::finding::{Finding, Severity, shell_word};
@@ -144,26 +145,42 @@ fn worse(
 
 /// Makes handshakes, with an identity that can be replaced: those that begin
 /// after that are made with the new one.
-pub struct Acceptor {
-    config: ArcSwap<ServerConfig>,
+pub struct Acceptor(ArcSwap<Handshake>);
+
+/// How one handshake is made.
+#[derive(Clone)]
+pub struct Handshake {
+    /// As whom.
+    pub config: Arc<ServerConfig>,
+    /// What may be left to the kernel after it.
+    pub kernel: KernelTls,
+}
+
+impl Handshake {
+    fn new(identity: &Identity, kernel: KernelTls) -> Self {
+        let mut config = Arc::clone(&identity.config);
+        if !kernel.is_none() {
+            // The kernel is given the keys.
+            Arc::make_mut(&mut config).enable_secret_extraction = true;
+        }
+        Self { config, kernel }
+    }
 }
 
 impl Acceptor {
     /// With this identity.
-    pub fn new(identity: &Identity) -> Self {
-        Self {
-            config: ArcSwap::new(Arc::clone(&identity.config)),
-        }
+    pub fn new(identity: &Identity, kernel: KernelTls) -> Self {
+        Self(ArcSwap::from_pointee(Handshake::new(identity, kernel)))
     }
 
     /// From now on with this one.
-    pub fn replace(&self, identity: &Identity) {
-        self.config.store(Arc::clone(&identity.config));
+    pub fn replace(&self, identity: &Identity, kernel: KernelTls) {
+        self.0.store(Arc::new(Handshake::new(identity, kernel)));
     }
 
     /// For one handshake.
-    pub fn current(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.load_full())
+    pub fn current(&self) -> Arc<Handshake> {
+        self.0.load_full()
     }
 }
 
@@ -404,10 +421,10 @@ fn unreadable_file(file: &Placed<PathBuf>, error: &io::Error, what: &str) -> Fin
 
 /// What to speak after a handshake; `None` if the client offers nothing that is
 /// configured. A client without ALPN speaks HTTP/1.1.
-pub fn protocol<S>(acceptor: &TlsAcceptor, stream: &TlsStream<S>) -> Option<Protocol> {
+pub fn protocol<S>(config: &ServerConfig, stream: &TlsStream<S>) -> Option<Protocol> {
     let chosen = stream.get_ref().1.alpn_protocol();
     let name = chosen.unwrap_or(Protocol::Http1.name().as_bytes());
-    let configured = &acceptor.config().alpn_protocols;
+    let configured = &config.alpn_protocols;
     [Protocol::Http2, Protocol::Http1]
         .into_iter()
         .find(|it| it.name().as_bytes() == name && configured.iter().any(|it| it == name))

@@ -12,6 +12,7 @@ mod sending;
 pub mod staging;
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,8 +21,8 @@ use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::ZeroCopy;
-use crate::listener::stream::Stream;
-use crate::tls::TlsStream;
+use crate::listener::stream::{Stream, unacknowledged};
+use crate::tls::kernel::{Fresh, KernelStream};
 use activity::Activity;
 use outbox::Outbox;
 use sending::Sender;
@@ -38,14 +39,16 @@ pub struct Transport {
 #[derive(Debug)]
 enum Layer {
     Plain(Stream),
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Fresh),
+    Kernel(KernelStream),
 }
 
 impl Layer {
-    fn socket(&self) -> &Stream {
+    fn socket(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.get_ref().0.get_ref().as_fd(),
+            Self::Kernel(stream) => stream.socket().as_fd(),
         }
     }
 }
@@ -58,8 +61,13 @@ impl Transport {
     }
 
     /// A connection after its TLS handshake.
-    pub fn tls(stream: TlsStream<Stream>, activity: Arc<Activity>) -> Self {
-        Self::new(Layer::Tls(Box::new(stream)), activity, false)
+    pub fn tls(stream: Fresh, activity: Arc<Activity>) -> Self {
+        Self::new(Layer::Tls(stream), activity, false)
+    }
+
+    /// A connection whose records the kernel does.
+    pub fn kernel(stream: KernelStream, activity: Arc<Activity>) -> Self {
+        Self::new(Layer::Kernel(stream), activity, true)
     }
 
     fn new(stream: Layer, activity: Arc<Activity>, by_kernel: bool) -> Self {
@@ -82,6 +90,11 @@ impl Transport {
         if let Poll::Ready(Ok(count)) = &result {
             self.activity.written(*count);
         }
+        if let Layer::Kernel(stream) = &self.stream
+            && stream.is_spent()
+        {
+            self.activity.is_spent_now();
+        }
         self.noted(result)
     }
 
@@ -92,7 +105,7 @@ impl Transport {
         let waits = result.is_pending();
         self.activity.write_waits(waits);
         if waits {
-            let count = self.stream.socket().unacknowledged();
+            let count = unacknowledged(self.stream.socket());
             self.activity.unacknowledged(count);
         }
         result
@@ -105,6 +118,7 @@ macro_rules! forward {
         match &mut $layer {
             Layer::Plain(stream) => Pin::new(stream).$method($($argument),*),
             Layer::Tls(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
+            Layer::Kernel(stream) => Pin::new(stream).$method($($argument),*),
         }
     };
 }

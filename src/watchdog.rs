@@ -179,6 +179,7 @@ impl Watchdog {
             let now = Instant::now();
             let next = now + self.judge.deadlines.interval();
             self.timer.as_mut().reset(next);
+            self.activity.report();
             match self.judge.judge(now, self.activity.counters()) {
                 Verdict::Fine => {}
                 verdict => return verdict,

@@ -1,6 +1,6 @@
 //! What the running daemon wants the operator to see, and `status` shows.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -8,10 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::brakes::timestamp;
 use crate::finding::Finding;
 use crate::tls::CertificateFacts;
+use crate::transport::activity::{Way, Ways};
 
 /// The place where the daemon writes it. Locked for a moment only.
 #[derive(Debug, Default)]
-pub struct Board(Mutex<News>);
+pub struct Board {
+    news: Mutex<News>,
+    /// What connections count.
+    sent: OnceLock<Arc<Ways>>,
+}
 
 /// What is there to be seen. Times are RFC 3339 in UTC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +25,34 @@ pub struct News {
     pub certificate: Option<Certificate>,
     /// The last reload, if it was refused.
     pub refused_reload: Option<Trouble>,
+    /// How content was sent.
+    #[serde(default)]
+    pub sent: Sent,
+}
+
+/// How many bytes of content were sent in which way, since the start. Of
+/// connections that go on, some of the last seconds may be missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// From this process's memory.
+    pub memory: u64,
+    /// From files that were read meanwhile.
+    pub read: u64,
+    /// By the kernel, in plaintext.
+    pub sendfile: u64,
+    /// By the kernel, which encrypted it.
+    pub kernel_tls: u64,
+}
+
+impl From<&Ways> for Sent {
+    fn from(ways: &Ways) -> Self {
+        Self {
+            memory: ways.get(Way::Memory),
+            read: ways.get(Way::Read),
+            sendfile: ways.get(Way::Sendfile),
+            kernel_tls: ways.get(Way::KernelTls),
+        }
+    }
 }
 
 /// The certificate in use.
@@ -67,7 +100,20 @@ impl Trouble {
 impl Board {
     /// All that is there now.
     pub fn read(&self) -> News {
-        self.lock().clone()
+        News {
+            sent: self
+                .sent
+                .get()
+                .map(|it| Sent::from(&**it))
+                .unwrap_or_default(),
+            ..self.lock().clone()
+        }
+    }
+
+    /// Connections count here, for as long as the daemon runs.
+    pub fn count(&self, sent: &Arc<Ways>) {
+        // It has the same one already, if it has one.
+        _ = self.sent.set(Arc::clone(sent));
     }
 
     /// This certificate is in use from now on, or none.
@@ -101,7 +147,7 @@ impl Board {
 
     fn lock(&self) -> MutexGuard<'_, News> {
         // Each change is a single assignment, so it is whole at any time.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,7 +4,9 @@ use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::board::{News, Trouble};
+use bytesize::ByteSize;
+
+use super::board::{News, Sent, Trouble};
 use super::{Held, Lasting, Refused, Released, Reply, Report, Repository, Way};
 use crate::config::Prefix;
 use crate::finding::shell_word;
@@ -179,6 +181,9 @@ impl Text<'_> {
                 refused,
             )?;
         }
+        if news.sent != Sent::default() {
+            self.sent(f, &news.sent)?;
+        }
         let Some(certificate) = &news.certificate else {
             return Ok(());
         };
@@ -189,6 +194,21 @@ impl Text<'_> {
             Some(unfit) => self.trouble(f, "UNFIT", "the files in place are not used", unfit),
             None => Ok(()),
         }
+    }
+
+    fn sent(&self, f: &mut Formatter<'_>, sent: &Sent) -> fmt::Result {
+        let ways = [
+            (sent.memory, "from memory"),
+            (sent.read, "read from files"),
+            (sent.sendfile, "by the kernel from files"),
+            (sent.kernel_tls, "by the kernel, encrypted"),
+        ];
+        let total = ways.iter().map(|(bytes, _)| bytes).sum();
+        row(f, "sent", ByteSize(total))?;
+        for (bytes, way) in ways.into_iter().filter(|(bytes, _)| *bytes > 0) {
+            row(f, "", format_args!("{} {way}", ByteSize(bytes)))?;
+        }
+        Ok(())
     }
 
     fn trouble(

@@ -397,6 +397,7 @@ mod tests {
             slots: Arc::new(Slots::new(limits.connections)),
             drain: draining,
             reactors: Arc::new(Reactors::start().unwrap()),
+            sent: Arc::default(),
         };
         let everywhere = listen_for_redirects(&["0.0.0.0:0".parse().unwrap()]);
         let running = plan(&everywhere, &[]).ok().unwrap();

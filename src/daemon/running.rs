@@ -11,6 +11,7 @@ use super::certificate::{Candidate, Reminder, Replacement};
 use super::generation::Generation;
 use super::listeners::{self, Kind, Plan, Serving};
 use super::reload::Reloaded;
+use crate::config::ZeroCopy;
 use crate::connection::slots::Slots;
 use crate::connection::{Answerer, Purpose, Shared};
 use crate::control::board::Board;
@@ -20,6 +21,7 @@ use crate::http::redirect::Redirect;
 use crate::reactors::Reactors;
 use crate::routes::Site;
 use crate::systemd::Manager;
+use crate::tls::kernel::KernelTls;
 use crate::tls::{Acceptor, Identity};
 
 /// A server at work.
@@ -28,6 +30,8 @@ pub(super) struct Running {
     service: Arc<Service>,
     /// Present if the generation has an identity.
     acceptor: Option<Arc<Acceptor>>,
+    /// What the kernel can do of TLS; `None` if it was not asked yet.
+    kernel: Option<KernelTls>,
     pub(super) listeners: Vec<Serving>,
     pub(super) shared: Shared,
     pub(super) drain: watch::Sender<bool>,
@@ -53,16 +57,17 @@ impl Running {
         door: Option<Door>,
     ) -> Self {
         let (drain, draining) = watch::channel(false);
-        let acceptor = generation.identity.as_deref().map(Acceptor::new);
         let mut running = Self {
             service,
-            acceptor: acceptor.map(Arc::new),
+            acceptor: None,
+            kernel: None,
             listeners: Vec::new(),
             shared: Shared {
                 limits: Arc::new(ArcSwap::from_pointee(generation.limits)),
                 slots: Arc::new(Slots::new(generation.limits.connections)),
                 drain: draining,
                 reactors: Arc::new(reactors),
+                sent: Arc::default(),
             },
             drain,
             certificate_files,
@@ -73,8 +78,8 @@ impl Running {
             door,
             generation: Arc::new(generation),
         };
+        running.identify();
         running.listen(listeners);
-        running.certify();
         running
     }
 
@@ -126,12 +131,35 @@ impl Running {
 
     /// Puts the generation's identity in force.
     fn identify(&mut self) {
-        match (&self.generation.identity, &self.acceptor) {
-            (Some(identity), Some(acceptor)) => acceptor.replace(identity),
-            (Some(identity), None) => self.acceptor = Some(Arc::new(Acceptor::new(identity))),
-            (None, _) => self.acceptor = None,
+        let generation = Arc::clone(&self.generation);
+        match (&generation.identity, self.acceptor.take()) {
+            (Some(identity), Some(acceptor)) => {
+                acceptor.replace(identity, self.kernel_tls());
+                self.acceptor = Some(acceptor);
+            }
+            (Some(identity), None) => {
+                let acceptor = Acceptor::new(identity, self.kernel_tls());
+                self.acceptor = Some(Arc::new(acceptor));
+            }
+            (None, _) => {}
         }
         self.certify();
+    }
+
+    /// What may be left to the kernel of TLS.
+    fn kernel_tls(&mut self) -> KernelTls {
+        if self.generation.config.transfer.zero_copy == ZeroCopy::Off {
+            return KernelTls::NONE;
+        }
+        let asked = self.kernel.get_or_insert_with(|| {
+            KernelTls::probe()
+                .inspect(|kernel| tracing::info!(%kernel, "the kernel does TLS for HTTP/1.1"))
+                .unwrap_or_else(|reason| {
+                    tracing::info!(%reason, "TLS is done without the kernel");
+                    KernelTls::NONE
+                })
+        });
+        asked.clone()
     }
 
     /// Where the operator looks, if anywhere.
@@ -143,6 +171,7 @@ impl Running {
         if let Some(board) = self.board() {
             let identity = self.generation.identity.as_ref();
             board.certify(identity.map(|it| &it.certificate));
+            board.count(&self.shared.sent);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The end: of its own accord, or at once.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
@@ -29,8 +31,10 @@ impl Running {
         let drain = self.drain;
         // Fails if there is nobody left to tell.
         _ = drain.send(true);
+        // Connections end with the threads that serve them.
+        let reactors = Arc::clone(&self.shared.reactors);
         drop((self.listeners, self.shared));
-        match timeout(deadline, drain.closed()).await {
+        let outcome = match timeout(deadline, drain.closed()).await {
             Ok(()) => Outcome::Drained,
             Err(_) => {
                 let count = drain.receiver_count();
@@ -41,7 +45,9 @@ impl Running {
                 );
                 Outcome::CutOff(count)
             }
-        }
+        };
+        drop(reactors);
+        outcome
     }
 }
 

@@ -1,7 +1,7 @@
 //! A connected socket.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -39,21 +39,25 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-impl Stream {
-    /// Bytes that were written and that the peer's kernel has not confirmed.
-    pub fn unacknowledged(&self) -> u64 {
-        let fd = match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-        };
-        let mut count: libc::c_int = 0;
-        // SAFETY: TIOCOUTQ (SIOCOUTQ of tcp(7) and unix(7)) writes one int to
-        // the pointer, which is valid, and `self` keeps the descriptor open.
-        let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut count) };
-        match result {
-            0 => u64::try_from(count).unwrap_or(0),
-            _ => 0,
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
+    }
+}
+
+/// Bytes that were written to a connected socket and that the peer's kernel has not
+/// confirmed.
+pub fn unacknowledged(socket: impl AsFd) -> u64 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (SIOCOUTQ of tcp(7) and unix(7)) writes one int to the
+    // pointer, which is valid, and the descriptor is open as long as it is borrowed.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    match result {
+        0 => u64::try_from(count).unwrap_or(0),
+        _ => 0,
     }
 }
 

@@ -22,7 +22,17 @@ pub struct Activity {
     unacknowledged: AtomicU64,
     /// Whether the last write has to wait for the peer.
     write_waits: AtomicBool,
+    /// Whether the connection's key has protected enough.
+    spent: AtomicBool,
     ways: Ways,
+    /// Where these are reported to.
+    total: Arc<Ways>,
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        self.report();
+    }
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -82,14 +92,33 @@ impl Activity {
         self.unacknowledged.store(count, Ordering::Relaxed);
     }
 
+    /// No further request should come on this connection.
+    pub(super) fn is_spent_now(&self) {
+        self.spent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no further request should come on this connection.
+    pub fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Relaxed)
+    }
+
     /// Bytes of a body went this way.
     pub(super) fn went(&self, way: Way, count: usize) {
         self.ways.add(way, count as u64);
     }
 
-    /// What bodies took which way on this connection.
-    pub fn ways(&self) -> &Ways {
-        &self.ways
+    /// Of a connection that has just begun. How its bodies were sent is reported to
+    /// what all connections share.
+    pub fn new(total: &Arc<Ways>) -> Self {
+        let mut activity = Self::default();
+        activity.total = Arc::clone(total);
+        activity
+    }
+
+    /// Reports how bodies were sent since the last time. Not for each request:
+    /// processors would take what they share from each other.
+    pub fn report(&self) {
+        self.ways.pour_into(&self.total);
     }
 }
 
@@ -149,7 +178,7 @@ impl Ways {
     }
 
     /// Moves all counts to another account.
-    pub fn pour_into(&self, other: &Self) {
+    fn pour_into(&self, other: &Self) {
         for (from, to) in self.0.iter().zip(&other.0) {
             match from.swap(0, Ordering::Relaxed) {
                 // What connections share is not to be written for nothing.

@@ -145,9 +145,9 @@ impl Transport {
                 read.map_err(Failure::File)?;
                 self.sender.warm = true;
             }
-            let sent = match (&self.stream, self.sender.by_kernel) {
-                (Layer::Plain(Stream::Tcp(_)), true) => self.poll_sendfile(cx, head, part, len),
-                _ => self.poll_copy(cx, head, part, len),
+            let sent = match self.sender.by_kernel {
+                true => self.poll_sendfile(cx, head, part, len),
+                false => self.poll_copy(cx, head, part, len),
             };
             match ready!(sent)? {
                 Sent::Some { head, file, way } => {
@@ -175,31 +175,38 @@ impl Transport {
         part: &Part,
         len: usize,
     ) -> Poll<Result<Sent, Failure>> {
-        let Layer::Plain(Stream::Tcp(socket)) = &self.stream else {
-            return Poll::Ready(Ok(Sent::NotByKernel));
-        };
         let len = len.min(PIECE);
         if !std::mem::take(&mut self.sender.warm)
             && !is_cached(&part.file, part.position, len).map_err(Failure::File)?
         {
             return Poll::Ready(Ok(Sent::Cold(len)));
         }
+        let way = match self.stream {
+            Layer::Kernel(_) => Way::KernelTls,
+            _ => Way::Sendfile,
+        };
         let head_len: usize = head.iter().map(|slice| slice.len()).sum();
         if head_len > 0 {
             // The file follows at once, in the same packet.
-            let count = ready!(poll_on(socket, cx, || {
-                let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                rustix::net::sendmsg(socket, head, &mut SendAncillaryBuffer::default(), flags)
-            }))
-            .map_err(|errno| Failure::Socket(errno.into()))?;
+            let count = ready!(self.poll_send_more(cx, head)).map_err(Failure::Socket)?;
             if count < head_len {
                 return Poll::Ready(Ok(Sent::Some {
                     head: count,
                     file: 0,
-                    way: Way::Sendfile,
+                    way,
                 }));
             }
         }
+        let socket = match &self.stream {
+            Layer::Plain(Stream::Tcp(socket)) => socket,
+            Layer::Kernel(stream) => {
+                stream.may_send().map_err(Failure::Socket)?;
+                stream.socket()
+            }
+            Layer::Plain(Stream::Unix(_)) | Layer::Tls(_) => {
+                return Poll::Ready(Ok(Sent::NotByKernel));
+            }
+        };
         let mut position = part.position;
         let sent = poll_on(socket, cx, || {
             rustix::fs::sendfile(socket, &part.file, Some(&mut position), len)
@@ -219,14 +226,37 @@ impl Transport {
             }
             Poll::Ready(Err(errno)) => return Poll::Ready(Err(Failure::of_sendfile(errno))),
         };
+        if let Layer::Kernel(stream) = &mut self.stream {
+            stream.count_file(sent as u64);
+        }
         Poll::Ready(Ok(match head_len + sent {
             0 => Sent::NotByKernel,
             _ => Sent::Some {
                 head: head_len,
                 file: sent,
-                way: Way::Sendfile,
+                way,
             },
         }))
+    }
+
+    /// Writes memory that something follows at once.
+    fn poll_send_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Layer::Plain(Stream::Tcp(socket)) => {
+                let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                let nothing = &mut SendAncillaryBuffer::default();
+                poll_on(socket, cx, || {
+                    rustix::net::sendmsg(&*socket, slices, nothing, flags)
+                })
+                .map_err(io::Error::from)
+            }
+            Layer::Kernel(stream) => stream.poll_send(cx, slices, true),
+            layer => forward!(*layer, poll_write_vectored, cx, slices),
+        }
     }
 
     /// Reads it into memory of this thread, and writes it from there.

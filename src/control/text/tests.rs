@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::DEFAULT_FILE;
-use crate::control::board::Certificate;
+use crate::control::board::{Certificate, Sent};
 
 fn at(time: &str) -> SystemTime {
     humantime::parse_rfc3339(time).unwrap()
@@ -73,17 +73,23 @@ fn news() -> News {
     News {
         certificate: Some(certificate),
         refused_reload: Some(reload),
+        sent: Sent {
+            memory: 3 << 20,
+            read: 0,
+            sendfile: 5 << 30,
+            kernel_tls: 512,
+        },
     }
 }
 
 #[test]
 fn an_expired_certificate_is_shouted() {
     let news = News {
-        refused_reload: None,
         certificate: news().certificate.map(|it| Certificate {
             expires: "2026-03-01T00:00:00Z".into(),
             ..it
         }),
+        ..News::default()
     };
     let report = Report {
         version: String::new(),
@@ -133,6 +139,10 @@ ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
               /etc/serve.toml:3:1: unknown key
               fix: did you mean `grace`?
               and 1 more, which the log has
+  sent        5.0 GiB
+              3.0 MiB from memory
+              5.0 GiB by the kernel from files
+              512 B by the kernel, encrypted
   certificate repo.example.com, 192.0.2.1
               serial 0A1B
               expires 2026-03-21T02:00:00Z (in 20 days)

@@ -29,7 +29,7 @@ pub use self::trace::Traced;
 
 use self::material::Material;
 use self::socket::Direction;
-use crate::listener::Stream;
+use crate::listener::stream::Stream;
 
 /// A connection after its handshake, before anything else happens on it.
 pub type Fresh = Box<TlsStream<Traced<Stream>>>;
