@@ -91,8 +91,16 @@ fn openssl() -> String {
     )
 }
 
-/// Sends to a thread on the clients' core that reads and forgets.
+/// The least of some tries: who else uses the cores makes a great difference.
 fn loopback(times: usize, from_file: bool) -> String {
+    let tries = (0..5).map(|_| send(times / 5, from_file));
+    let least = tries.fold(f64::INFINITY, f64::min);
+    format!("{least:.2} CPU s/GB")
+}
+
+/// Sends to a thread on the clients' core that reads and forgets; gives CPU
+/// seconds for a gigabyte.
+fn send(times: usize, from_file: bool) -> f64 {
     const PIECE: usize = 64 * 1024;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -121,7 +129,7 @@ fn loopback(times: usize, from_file: bool) -> String {
     });
     drop(stream);
     reader.join().unwrap();
-    format!("{:.2} CPU s/GB", seconds / (times * PIECE) as f64 * 1e9)
+    seconds / (times * PIECE) as f64 * 1e9
 }
 
 fn system_call(times: usize) -> String {

@@ -171,7 +171,12 @@ fn others(out: &mut Text, peers: &[Peer], rows: &[Workload], results: &[Vec<Vec<
 }
 
 fn judged(line: &Line, ours: f64, ratio: f64) -> (String, &'static str) {
-    let met = |is: f64, limit: f64| if is <= limit { "yes" } else { "**no**" };
+    // As it is shown: a third digit says nothing.
+    let round = |it: f64| (it * 100.0).round();
+    let met = |is: f64, limit: f64| match round(is) <= round(limit) {
+        true => "yes",
+        false => "**no**",
+    };
     match line.target {
         Target::Ratio(limit) => (format!("≤ {limit:.2}"), met(ratio, limit)),
         Target::Value(limit) => (format!("ours ≤ {limit:.2}"), met(ours, limit)),
