@@ -12,7 +12,8 @@
 //!
 //! The modules in reading order:
 //! - [`repository`]: what is served;
-//! - [`servers`]: by whom, and how they are set up;
+//! - [`servers`]: by whom; [`nginx`] and [`others`], how they are set up;
+//! - [`stage`]: which of them run;
 //! - [`load`]: the client, and [`special`], what clients do beside downloading;
 //! - [`workloads`]: the rows of the table;
 //! - [`measure`]: CPU time, memory, medians;
@@ -28,6 +29,7 @@ mod limits;
 mod load;
 mod measure;
 mod nginx;
+mod others;
 mod reluctant;
 mod report;
 mod repository;

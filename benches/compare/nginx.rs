@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::measure;
-use crate::servers::{CONNECTIONS, PATIENCE, Site, kernel_has_tls};
+use crate::servers::{CONNECTIONS, PATIENCE_SECONDS, Site, kernel_has_tls};
 
 const NGINX: &str = "/usr/sbin/nginx";
 
@@ -56,10 +56,10 @@ http {{
   sendfile on;
   tcp_nopush on;
   tcp_nodelay on;
-  keepalive_timeout {PATIENCE};
+  keepalive_timeout {PATIENCE_SECONDS}s;
   keepalive_requests 1000000000;
-  send_timeout {PATIENCE};
-  client_header_timeout {PATIENCE};
+  send_timeout {PATIENCE_SECONDS}s;
+  client_header_timeout {PATIENCE_SECONDS}s;
   open_file_cache max={cached} inactive=10m;
   open_file_cache_valid 10m;
   open_file_cache_min_uses 1;

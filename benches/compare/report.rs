@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 use crate::limits::Limit;
 use crate::measure::Series;
-use crate::nginx;
 use crate::servers::{self, Peer};
 use crate::workloads::{Line, Target, Workload};
+use crate::{nginx, others};
 
 /// What stands above the table: where, when and with what.
 pub struct Head(Vec<(&'static str, String)>);
@@ -63,12 +63,13 @@ impl Head {
             ),
             (
                 "Other work",
-                format!("load {load} at the end; this benchmark makes up to 2 of it"),
+                format!("load {load} at the end; of it this benchmark makes up to 2"),
             ),
             ("ostree-serve", program),
             ("nginx", format!("{}, with {openssl}", nginx::version())),
+            ("Other servers", others::versions()),
             (
-                "Others",
+                "Clients",
                 format!(
                     "ostree {}, {}",
                     ostree_version(),
@@ -137,7 +138,7 @@ pub fn text(
         }
     }
     if peers.len() > 2 {
-        others(&mut out, peers, rows, results);
+        beside(&mut out, peers, rows, results);
     }
     out.line("\nThe limits of this machine, on one core:\n");
     for limit in limits {
@@ -146,7 +147,7 @@ pub fn text(
     out.0
 }
 
-fn others(out: &mut Text, peers: &[Peer], rows: &[Workload], results: &[Vec<Vec<Series>>]) {
+fn beside(out: &mut Text, peers: &[Peer], rows: &[Workload], results: &[Vec<Vec<Series>>]) {
     let names: Vec<_> = peers[2..].iter().map(|it| it.name()).collect();
     out.line(format_args!(
         "\nOthers, each with its ratio to nginx:\n\n| | {} |",

@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 use crate::common::client::try_connect;
 use crate::common::wait_for;
-use crate::{measure, nginx};
+use crate::{measure, nginx, others};
 
 /// Longer than any row takes: nobody is to be sent away while measuring.
-pub const PATIENCE: &str = "3600s";
+pub const PATIENCE_SECONDS: u32 = 3600;
 /// Connections that each server is to bear.
 pub const CONNECTIONS: usize = 4096;
 
@@ -29,6 +29,8 @@ pub enum Peer {
     /// Ours with everything in user space.
     OursWithoutZeroCopy,
     Nginx,
+    Apache,
+    Caddy,
 }
 
 impl Peer {
@@ -38,6 +40,8 @@ impl Peer {
             Self::Ours => "ostree-serve",
             Self::OursWithoutZeroCopy => "ostree-serve, no zero-copy",
             Self::Nginx => "nginx",
+            Self::Apache => "Apache",
+            Self::Caddy => "Caddy",
         }
     }
 
@@ -47,12 +51,14 @@ impl Peer {
         if ZERO_COPY_KEY.is_some() && kernel_has_tls() {
             others.push(Self::OursWithoutZeroCopy);
         }
+        others.extend(others::apache().map(|_| Self::Apache));
+        others.extend(others::caddy().map(|_| Self::Caddy));
         others
     }
 
     /// Starts it on the servers' core, and waits until it listens.
     pub fn start(self, ours: &Path, site: &Site) -> Server {
-        let server = self.spawn(ours, site);
+        let mut server = self.spawn(ours, site);
         server.wait_until_listening();
         server
     }
@@ -71,6 +77,14 @@ impl Peer {
             Self::Ours => our_command(ours, site, directory.path(), ports, "auto"),
             Self::OursWithoutZeroCopy => our_command(ours, site, directory.path(), ports, "off"),
             Self::Nginx => nginx::command(site, directory.path(), ports),
+            Self::Apache => {
+                let program = others::apache().expect("Apache, which was there");
+                others::apache_command(&program, site, directory.path(), ports)
+            }
+            Self::Caddy => {
+                let program = others::caddy().expect("Caddy, which was there");
+                others::caddy_command(&program, site, directory.path(), ports)
+            }
         };
         let log = fs::File::create(directory.path().join("log")).unwrap();
         command
@@ -142,8 +156,8 @@ fn our_command(
         "{zero_copy}[listen]\nhttps = [\"127.0.0.1:{https}\"]\nhttp = [\"127.0.0.1:{http}\"]\n\
          redirect = []\ncontrol = \"control.sock\"\n\
          [tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\n\
-         [limits]\nconnections = {CONNECTIONS}\nheader = \"{PATIENCE}\"\nidle = \"{PATIENCE}\"\n\
-         stalled_transfer = \"{PATIENCE}\"\ndrain = \"100ms\"\n"
+         [limits]\nconnections = {CONNECTIONS}\nheader = \"{PATIENCE_SECONDS}s\"\nidle = \"{PATIENCE_SECONDS}s\"\n\
+         stalled_transfer = \"{PATIENCE_SECONDS}s\"\ndrain = \"100ms\"\n"
     );
     for name in &site.repositories {
         let path = site.root.join(name);
@@ -190,9 +204,11 @@ impl Server {
         measure::memory_kib(&measure::tree(self.child.id()))
     }
 
-    fn wait_until_listening(&self) {
+    fn wait_until_listening(&mut self) {
         for address in [self.https(), self.http()] {
-            wait_for(&format!("a server to listen; {}", self.log()), || {
+            wait_for("a server to listen", || {
+                let ended = self.child.try_wait().unwrap();
+                assert_eq!(ended, None, "it ended: {}", self.log());
                 try_connect(address).ok()
             });
         }

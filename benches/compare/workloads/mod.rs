@@ -73,7 +73,7 @@ pub fn all(of: &Repositories, quick: bool) -> Vec<Workload> {
         volume("1 MiB, h2", lanes(Http2), mib, scaled(2000)),
         volume("1 MiB, plaintext h1", lanes(Plain), mib, scaled(4000)),
         volume("64 MiB, plaintext h1", lanes(Plain), large, scaled(80)),
-        pull(scaled(50)),
+        pull(scaled(25)),
         update_check("update check, full handshake", false, scaled(1500), 0.68),
         update_check("update check, resumed", true, scaled(1500), 0.58),
         not_modified(scaled(40_000)),
