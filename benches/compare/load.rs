@@ -1,7 +1,6 @@
 //! The client: so many connections, so many requests on each at a time, a fixed
 //! list of requests, and a look at every reply.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsConnector;
 
+use crate::plain_client::PlainClient;
 use crate::reluctant::Reluctant;
 use crate::repository::Object;
 use crate::servers::Server;
@@ -72,7 +72,7 @@ impl From<&Object> for Task {
 /// What TLS the clients speak: one cipher and one key exchange, so that every
 /// server does the same work.
 #[derive(Clone)]
-pub struct Tls(Arc<ClientConfig>);
+pub struct Tls(pub Arc<ClientConfig>);
 
 impl Tls {
     /// Every session is a new one.
@@ -112,6 +112,16 @@ impl Tls {
 enum Sender {
     Http1(http1::SendRequest<Empty<Bytes>>),
     Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Sender {
+    /// The same connection once more, for another request at the same time.
+    fn another(&self) -> Self {
+        match self {
+            Self::Http1(_) => panic!("HTTP/1.1 has one request at a time"),
+            Self::Http2(sender) => Self::Http2(sender.clone()),
+        }
+    }
 }
 
 /// A connection that waits for requests.
@@ -204,7 +214,7 @@ pub fn http2_builder() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-async fn connect(address: std::net::SocketAddr) -> TcpStream {
+pub async fn connect(address: std::net::SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream
@@ -265,17 +275,28 @@ async fn perform(sender: &mut Sender, task: &Task) -> http::HeaderMap {
 
 /// All connections of a load.
 pub struct Clients {
-    connections: Vec<Connection>,
+    connections: Vec<Client>,
     streams: usize,
+}
+
+enum Client {
+    Http1(PlainClient),
+    Http2(Connection),
 }
 
 impl Clients {
     /// Connects, one after the other.
     pub async fn connect(server: &Server, load: Load) -> Self {
-        let tls = Tls::new(server, load.protocol);
+        let protocol = load.protocol;
+        let tls = Tls::new(server, protocol);
         let mut connections = Vec::with_capacity(load.connections);
         for _ in 0..load.connections {
-            connections.push(Connection::open(server, load.protocol, &tls).await);
+            connections.push(match protocol {
+                Protocol::Http2 => Client::Http2(Connection::open(server, protocol, &tls).await),
+                Protocol::Plain | Protocol::Http1 => {
+                    Client::Http1(PlainClient::open(server, protocol, &tls).await)
+                }
+            });
         }
         Self {
             connections,
@@ -287,47 +308,76 @@ impl Clients {
     /// one before; gives how long each of them took.
     pub async fn run(&mut self, tasks: &Arc<Vec<Task>>) -> Vec<Duration> {
         let next = Arc::new(AtomicUsize::new(0));
+        let list = || List {
+            tasks: Arc::clone(tasks),
+            next: Arc::clone(&next),
+        };
         let mut lanes = JoinSet::new();
-        for mut connection in self.connections.drain(..) {
-            let more = match &connection.sender {
-                Sender::Http1(_) => Vec::new(),
-                Sender::Http2(sender) => vec![sender.clone(); self.streams - 1],
-            };
-            for sender in more {
-                let (tasks, next) = (Arc::clone(tasks), Arc::clone(&next));
-                lanes.spawn(async move {
-                    let took = lane(&mut Sender::Http2(sender), &tasks, &next).await;
-                    (None, took)
-                });
+        for client in std::mem::take(&mut self.connections) {
+            match client {
+                Client::Http1(mut client) => {
+                    let list = list();
+                    lanes.spawn(async move {
+                        let took = http1_lane(&mut client, list).await;
+                        (Some(Client::Http1(client)), took)
+                    });
+                }
+                Client::Http2(connection) => {
+                    for _ in 0..self.streams {
+                        let (sender, list) = (connection.sender.another(), list());
+                        lanes.spawn(async move { (None, http2_lane(sender, list).await) });
+                    }
+                    self.connections.push(Client::Http2(connection));
+                }
             }
-            let (tasks, next) = (Arc::clone(tasks), Arc::clone(&next));
-            lanes.spawn(async move {
-                let took = lane(&mut connection.sender, &tasks, &next).await;
-                (Some(connection), took)
-            });
         }
-        let mut all = VecDeque::new();
+        let mut all = Vec::new();
         while let Some(done) = lanes.join_next().await {
-            let (connection, took) = done.expect("a lane without a failure");
-            self.connections.extend(connection);
+            let (client, took) = done.expect("a lane without a failure");
+            self.connections.extend(client);
             all.extend(took);
         }
-        all.into()
+        all
     }
 
     /// Ends all connections.
     pub async fn close(self) {
-        for connection in self.connections {
-            connection.close().await;
+        for client in self.connections {
+            match client {
+                Client::Http1(client) => client.close().await,
+                Client::Http2(connection) => connection.close().await,
+            }
         }
     }
 }
 
-async fn lane(sender: &mut Sender, tasks: &[Task], next: &AtomicUsize) -> Vec<Duration> {
+/// What is to be done, and how far that is.
+struct List {
+    tasks: Arc<Vec<Task>>,
+    next: Arc<AtomicUsize>,
+}
+
+impl List {
+    fn next(&self) -> Option<&Task> {
+        self.tasks.get(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+async fn http1_lane(client: &mut PlainClient, list: List) -> Vec<Duration> {
     let mut took = Vec::new();
-    while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+    while let Some(task) = list.next() {
         let started = Instant::now();
-        perform(sender, task).await;
+        client.perform(task).await;
+        took.push(started.elapsed());
+    }
+    took
+}
+
+async fn http2_lane(mut sender: Sender, list: List) -> Vec<Duration> {
+    let mut took = Vec::new();
+    while let Some(task) = list.next() {
+        let started = Instant::now();
+        perform(&mut sender, task).await;
         took.push(started.elapsed());
     }
     took

@@ -14,7 +14,8 @@
 //! - [`repository`]: what is served;
 //! - [`servers`]: by whom; [`nginx`] and [`others`], how they are set up;
 //! - [`stage`]: which of them run;
-//! - [`load`]: the client, and [`special`], what clients do beside downloading;
+//! - [`load`]: the client, with [`plain_client`] where HTTP/1.1 is spoken, and
+//!   [`special`], what clients do beside downloading;
 //! - [`workloads`]: the rows of the table;
 //! - [`measure`]: CPU time, memory, medians;
 //! - [`limits`]: what the machine could do at best;
@@ -30,6 +31,7 @@ mod load;
 mod measure;
 mod nginx;
 mod others;
+mod plain_client;
 mod reluctant;
 mod report;
 mod repository;

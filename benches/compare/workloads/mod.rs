@@ -88,7 +88,7 @@ pub fn all(of: &Repositories, quick: bool) -> Vec<Workload> {
         stalled("stalled downloads, h1", Http1, large),
         stalled("stalled downloads, h2", Http2, large),
         start_up(),
-        by_number_of_objects(scaled(20_000)),
+        by_number_of_objects(of, scaled(20_000)),
         by_number_of_connections(small(20_000)),
         latency("latency, h1", Http1, small(10_000)),
         latency("latency, h2", Http2, small(10_000)),

@@ -2,6 +2,8 @@
 //! it takes.
 
 use std::cell::Cell;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
@@ -10,10 +12,10 @@ use super::cost::{MICROS, per_request};
 use super::{Line, Target, Workload, lanes};
 use crate::load::Protocol::Http1;
 use crate::load::{Clients, Load, Protocol, Task};
-use crate::repository::{self, COUNTS};
+use crate::repository::{self, COUNTS, Repositories};
 use crate::servers::Server;
 
-pub fn by_number_of_objects(count: usize) -> Workload {
+pub fn by_number_of_objects(of: &Repositories, count: usize) -> Workload {
     /// A prime, so that objects come in an order that is not that of their names.
     const STRIDE: usize = 7_919;
     let what = [
@@ -22,7 +24,13 @@ pub fn by_number_of_objects(count: usize) -> Workload {
         "200,000, µs/request",
     ];
     let calls = Cell::new(0);
+    let root = of.root.clone();
     let run = move |server: &Server, runtime: &Runtime| {
+        if calls.get() == 0 {
+            // No disk is to be measured.
+            let directory = |of| root.join(repository::counted(of)).join("objects");
+            COUNTS.iter().for_each(|&of| read_all(&directory(of)));
+        }
         // Each time others, so that what is asked for is not what was kept.
         let first = calls.replace(calls.get() + count);
         let measure = |of| {
@@ -34,6 +42,17 @@ pub fn by_number_of_objects(count: usize) -> Workload {
         COUNTS.map(measure).into()
     };
     flat("by number of objects, h1", &what, 0, run)
+}
+
+/// Brings a directory's files into the page cache.
+fn read_all(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => read_all(&path),
+            false => drop(fs::read(path).unwrap()),
+        }
+    }
 }
 
 pub fn by_number_of_connections(tasks: Arc<Vec<Task>>) -> Workload {
