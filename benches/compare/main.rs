@@ -1,8 +1,9 @@
 //! This server beside nginx, and beside others where they are installed: what
-//! the same work costs each of them on the same core. `RESULTS.md` has a result.
+//! the same work costs each of them on the same core.
 //!
 //! ```text
-//! cargo bench --bench compare -- --quick --only 'trace'
+//! cargo bench --bench compare -- --out benches/RESULTS.md
+//! cargo bench --bench compare -- --quick --only trace --only idle
 //! ```
 //!
 //! Servers have the first core, everything else here has the last one. What is
