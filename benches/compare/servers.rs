@@ -18,10 +18,6 @@ pub const PATIENCE_SECONDS: u32 = 3600;
 /// Connections that each server is to bear.
 pub const CONNECTIONS: usize = 4096;
 
-/// The configuration's key for sendfile and kernel TLS, once there is one. With
-/// it, and with a kernel that has TLS, ours is measured with it on and off.
-const ZERO_COPY_KEY: Option<&str> = None;
-
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -48,7 +44,7 @@ impl Peer {
     /// Who can be compared beside ours and nginx on this machine.
     pub fn others() -> Vec<Self> {
         let mut others = Vec::new();
-        if ZERO_COPY_KEY.is_some() && kernel_has_tls() {
+        if kernel_has_tls() {
             others.push(Self::OursWithoutZeroCopy);
         }
         others.extend(others::apache().map(|_| Self::Apache));
@@ -150,10 +146,8 @@ fn our_command(
     [https, http]: [u16; 2],
     zero_copy: &str,
 ) -> Command {
-    let key = ZERO_COPY_KEY.filter(|_| kernel_has_tls());
-    let zero_copy = key.map_or_else(String::new, |key| format!("{key} = \"{zero_copy}\"\n"));
     let mut text = format!(
-        "{zero_copy}[listen]\nhttps = [\"127.0.0.1:{https}\"]\nhttp = [\"127.0.0.1:{http}\"]\n\
+        "[transfer]\nzero_copy = {zero_copy:?}\n[listen]\nhttps = [\"127.0.0.1:{https}\"]\nhttp = [\"127.0.0.1:{http}\"]\n\
          redirect = []\ncontrol = \"control.sock\"\n\
          [tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\n\
          [limits]\nconnections = {CONNECTIONS}\nheader = \"{PATIENCE_SECONDS}s\"\nidle = \"{PATIENCE_SECONDS}s\"\n\

@@ -1,5 +1,8 @@
 //! A repository's objects with the sizes that real ones have.
 
+// Each benchmark uses its own part of this.
+#![allow(dead_code)]
+
 use super::common::TestRepo;
 
 /// Sizes in bytes below which a share of a desktop system's objects is: the

@@ -11,7 +11,10 @@ pub mod response;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE,
+    TRANSFER_ENCODING,
+};
 use http::request::Parts;
 use http::{Method, Version};
 
@@ -21,13 +24,12 @@ pub use response::Reply;
 use crate::config::PublicName;
 use crate::files::{Content, Unreadable};
 use crate::repo::visitor::Visitor;
-use crate::repo::{Found, Repo};
 use crate::resource::path::{decode, parse};
-use crate::resource::{Freshness, Resource};
+use crate::resource::{Checksum, Freshness, Resource};
 use crate::routes::{Routes, Site};
 use crate::statics::Statics;
 use conditional::{EntityTag, Verdict};
-use response::{Audience, Refusal, Representation};
+use response::{Audience, Prepared, Refusal, Representation};
 
 /// Answers requests for content.
 #[derive(Debug)]
@@ -81,28 +83,85 @@ impl Service {
         site: Option<(&Site, &str)>,
         visitor: &Visitor,
     ) -> Result<Reply, Refusal> {
-        require_simple(head)?;
-        let (representation, content) = match site {
-            None => return Err(Refusal::NotFound),
+        let asked = Asked::of(head);
+        require_simple(head, &asked)?;
+        match site {
+            None => Err(Refusal::NotFound),
             Some((Site::Repo(repo), rest)) => {
                 let resource = parse(rest).ok_or(Refusal::NotFound)?;
-                represent(repo, &resource, visitor).await?
+                let found = repo.lookup(&resource, visitor).await.map_err(logged)?;
+                let found = found.ok_or(Refusal::NotFound)?;
+                let prepare = || represent(&resource, found.digest, found.content.len());
+                match &found.margin {
+                    Some(margin) => {
+                        let kept = margin.read_or_write(prepare).and_then(Option::as_ref);
+                        let prepared = kept.ok_or(Refusal::Unreadable)?;
+                        reply(head, &asked, prepared, found.content)
+                    }
+                    None => {
+                        let prepared = prepare().ok_or(Refusal::Unreadable)?;
+                        reply(head, &asked, &prepared, found.content)
+                    }
+                }
             }
-            Some((Site::Statics(statics), rest)) => represent_static(statics, rest).await?,
-        };
+            Some((Site::Statics(statics), rest)) => {
+                let (prepared, content) = represent_static(statics, rest).await?;
+                reply(head, &asked, &prepared, content)
+            }
+        }
+    }
+}
+
+/// The reply to a request for content that is there.
+fn reply(
+    head: &Parts,
+    asked: &Asked,
+    prepared: &Prepared,
+    content: Content,
+) -> Result<Reply, Refusal> {
+    let representation = &prepared.representation;
+    if asked.conditionally {
         match conditional::evaluate(&head.headers, &representation.tag) {
-            Verdict::NotModified => return Ok(response::not_modified(&representation)),
+            Verdict::NotModified => return Ok(response::not_modified(representation)),
             Verdict::Failed => return Err(Refusal::PreconditionFailed),
             Verdict::Proceed => {}
         }
-        // Ranges are defined for GET alone (RFC 9110, section 14.2).
-        let ranged = head.method == Method::GET
-            && conditional::permits_range(&head.headers, &representation.tag);
-        let selection = match ranged {
-            true => range::select(&head.headers, content.len()),
-            false => range::Selection::Whole,
-        };
-        response::content(&representation, selection, content)
+    }
+    // Ranges are defined for GET alone (RFC 9110, section 14.2).
+    let ranged = asked.for_range
+        && head.method == Method::GET
+        && conditional::permits_range(&head.headers, &representation.tag);
+    let selection = match ranged {
+        true => range::select(&head.headers, content.len()),
+        false => range::Selection::Whole,
+    };
+    response::content(prepared, selection, content)
+}
+
+/// Which headers of a request are to be looked at. Most requests have few, and none
+/// of these but `Host`: to see that once costs less than to look each of them up.
+#[derive(Debug, Default)]
+struct Asked {
+    /// It has preconditions.
+    conditionally: bool,
+    for_range: bool,
+    /// It has a body, or may be thought to have one.
+    has_body: bool,
+}
+
+impl Asked {
+    fn of(head: &Parts) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in &head.headers {
+            if name == IF_NONE_MATCH || name == IF_MATCH {
+                asked.conditionally = true;
+            } else if name == RANGE {
+                asked.for_range = true;
+            } else if name == TRANSFER_ENCODING || (name == CONTENT_LENGTH && value != "0") {
+                asked.has_body = true;
+            }
+        }
+        asked
     }
 }
 
@@ -110,7 +169,7 @@ impl Service {
 /// (request smuggling): a request without exactly one host in HTTP/1.1 (RFC
 /// 9112, section 3.2), or a GET with a body, which no client of a repository
 /// sends (RFC 9110, section 9.3.1). And what is too long to be a file's name.
-fn require_simple(head: &Parts) -> Result<(), Refusal> {
+fn require_simple(head: &Parts, asked: &Asked) -> Result<(), Refusal> {
     /// A path of the longest length that Linux knows, every byte escaped.
     const LONGEST_TARGET: usize = 3 * 4096;
     if !names_one_host(head) {
@@ -119,7 +178,7 @@ fn require_simple(head: &Parts) -> Result<(), Refusal> {
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return Err(Refusal::MethodNotAllowed);
     }
-    if has_body(head) {
+    if asked.has_body {
         return Err(Refusal::BadRequest);
     }
     if head.uri.path().len() > LONGEST_TARGET {
@@ -144,39 +203,24 @@ fn names_one_host(head: &Parts) -> bool {
 /// Makes the reply the connection's last one if its request has a body: nobody
 /// reads it, and where it ends may be a matter of opinion.
 fn end_after_body(head: &Parts, reply: &mut Reply) {
-    if has_body(head) {
+    if Asked::of(head).has_body {
         let close = HeaderValue::from_static("close");
         reply.headers_mut().insert(CONNECTION, close);
     }
 }
 
-fn has_body(head: &Parts) -> bool {
-    let headers = &head.headers;
-    headers.contains_key(TRANSFER_ENCODING)
-        || headers.get_all(CONTENT_LENGTH).iter().any(|len| len != "0")
-}
-
-async fn represent(
-    repo: &Repo,
-    resource: &Resource<'_>,
-    visitor: &Visitor,
-) -> Result<(Representation, Content), Refusal> {
-    let found = repo.lookup(resource, visitor).await.map_err(logged)?;
-    let Found { content, digest } = found.ok_or(Refusal::NotFound)?;
-    let tag = EntityTag::new(resource.identity(), digest, content.len());
+/// What replies with a resource of a repository have in common. There is always
+/// something: `lookup` gives a digest for what needs one.
+fn represent(resource: &Resource<'_>, digest: Option<Checksum>, len: u64) -> Option<Prepared> {
     let representation = Representation {
-        // `lookup` gives a digest for what needs one.
-        tag: tag.ok_or(Refusal::Unreadable)?,
+        tag: EntityTag::new(resource.identity(), digest, len)?,
         freshness: resource.freshness(),
         media_type: HeaderValue::from_static("application/octet-stream"),
     };
-    Ok((representation, content))
+    Some(Prepared::new(representation, len))
 }
 
-async fn represent_static(
-    statics: &Statics,
-    path: &str,
-) -> Result<(Representation, Content), Refusal> {
+async fn represent_static(statics: &Statics, path: &str) -> Result<(Prepared, Content), Refusal> {
     let found = statics.lookup(path).await.map_err(logged)?;
     let found = found.ok_or(Refusal::NotFound)?;
     let representation = Representation {
@@ -184,7 +228,8 @@ async fn represent_static(
         freshness: Freshness::Revalidate,
         media_type: HeaderValue::from_static(found.media_type),
     };
-    Ok((representation, found.content))
+    let prepared = Prepared::new(representation, found.content.len());
+    Ok((prepared, found.content))
 }
 
 /// The place where an error becomes a reply, and where it is logged.

@@ -2,7 +2,7 @@
 
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    ETAG, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
+    ETAG, HeaderMap, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Response, StatusCode};
 
@@ -87,31 +87,53 @@ pub enum Audience {
     Person,
 }
 
+/// What replies with some content have in common. To be made once where the content
+/// is asked for often.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// What is sent along.
+    pub representation: Representation,
+    /// The header of a reply with all of it.
+    whole: HeaderMap,
+}
+
+impl Prepared {
+    /// For content of this many bytes.
+    pub fn new(representation: Representation, len: u64) -> Self {
+        let mut whole = HeaderMap::with_capacity(6);
+        whole.insert(CONTENT_TYPE, representation.media_type.clone());
+        whole.insert(CONTENT_LENGTH, len.into());
+        whole.insert(ETAG, representation.tag.header().clone());
+        whole.insert(CACHE_CONTROL, cache_control(representation.freshness));
+        whole.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        Self {
+            representation,
+            whole,
+        }
+    }
+}
+
 /// 200 or 206: all or a part of some content.
 ///
 /// # Errors
 /// [`Refusal::RangeNotSatisfiable`].
 pub fn content(
-    representation: &Representation,
+    prepared: &Prepared,
     selection: Selection,
     content: Content,
 ) -> Result<Reply, Refusal> {
     let len = content.len();
-    let (status, start, end) = match selection {
-        Selection::Whole => (StatusCode::OK, 0, len),
-        Selection::Part { start, end } => (StatusCode::PARTIAL_CONTENT, start, end),
+    let (start, end) = match selection {
+        Selection::Whole => (0, len),
+        Selection::Part { start, end } => (start, end),
         Selection::Unsatisfiable => return Err(Refusal::RangeNotSatisfiable(len)),
     };
     let mut reply = Response::new(Body::part(content, start, end));
-    *reply.status_mut() = status;
-    let headers = reply.headers_mut();
-    headers.reserve(6);
-    headers.insert(CONTENT_TYPE, representation.media_type.clone());
-    headers.insert(CONTENT_LENGTH, (end - start).into());
-    headers.insert(ETAG, representation.tag.header().clone());
-    headers.insert(CACHE_CONTROL, cache_control(representation.freshness));
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if status == StatusCode::PARTIAL_CONTENT {
+    *reply.headers_mut() = prepared.whole.clone();
+    if selection != Selection::Whole {
+        *reply.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let headers = reply.headers_mut();
+        headers.insert(CONTENT_LENGTH, (end - start).into());
         let range = format!("bytes {start}-{}/{len}", end - 1);
         headers.insert(CONTENT_RANGE, text_value(&range));
     }

@@ -17,6 +17,7 @@ use quick_cache::sync::{Cache as Store, DefaultLifecycle};
 
 use super::Found;
 use super::grace::Object;
+use super::margin::Margin;
 use super::period::Period;
 use super::room::Room;
 use crate::files::{Content, FileContent, Identity, Unreadable};
@@ -28,7 +29,7 @@ pub const TRUSTED: Duration = Duration::from_secs(10);
 /// Objects that were served lately.
 #[derive(Debug)]
 pub struct Cache {
-    contents: Store<Object, (Bytes, Arc<Sighting>), Memory, ByChecksum>,
+    contents: Store<Object, Small, Memory, ByChecksum>,
     files: Store<Object, (FileContent, Arc<Sighting>), Disk, ByChecksum>,
     /// Whether anything is served without asking.
     trusts: AtomicBool,
@@ -37,6 +38,24 @@ pub struct Cache {
     /// What was seen before this is not trusted, in milliseconds.
     distrusted: AtomicU64,
     grace: Period,
+}
+
+/// A small object.
+#[derive(Clone, Debug)]
+struct Small {
+    bytes: Bytes,
+    margin: Margin,
+    sighting: Arc<Sighting>,
+}
+
+impl Small {
+    fn found(self) -> Found {
+        Found {
+            content: Content::Memory(self.bytes),
+            digest: self.sighting.digest,
+            margin: Some(self.margin),
+        }
+    }
 }
 
 /// What a name was seen to lead to, and when.
@@ -99,10 +118,8 @@ impl Cache {
             return Ok(None);
         }
         let now = self.milliseconds(now);
-        if let Some((bytes, sighting)) = self.contents.get(&object) {
-            return Ok(self
-                .is_trusted(&sighting, now)
-                .then(|| found(Content::Memory(bytes), &sighting)));
+        if let Some(small) = self.contents.get(&object) {
+            return Ok(self.is_trusted(&small.sighting, now).then(|| small.found()));
         }
         match self.files.get(&object) {
             Some((file, sighting)) if self.is_trusted(&sighting, now) => {
@@ -126,8 +143,9 @@ impl Cache {
             }
             same
         };
-        if let Some((bytes, sighting)) = self.contents.get(&object).filter(|(_, it)| confirms(it)) {
-            return Some(found(Content::Memory(bytes), &sighting));
+        let small = self.contents.get(&object);
+        if let Some(small) = small.filter(|it| confirms(&it.sighting)) {
+            return Some(small.found());
         }
         let (file, sighting) = self.files.get(&object).filter(|(_, it)| confirms(it))?;
         // A small one's bytes are wanted, and the caller has a way to them.
@@ -149,8 +167,12 @@ impl Cache {
     fn remember_bytes(&self, object: Object, content: &Content, sighting: &Arc<Sighting>) {
         match content {
             Content::Memory(bytes) if self.trusts() => {
-                let content = (bytes.clone(), Arc::clone(sighting));
-                self.contents.insert(object, content);
+                let small = Small {
+                    bytes: bytes.clone(),
+                    margin: Margin::default(),
+                    sighting: Arc::clone(sighting),
+                };
+                self.contents.insert(object, small);
             }
             _ => _ = self.contents.remove(&object),
         }
@@ -162,11 +184,10 @@ impl Cache {
     /// The read's, of a file that is open.
     pub async fn gone(&self, object: Object, now: Instant) -> Result<Option<Found>, Unreadable> {
         let now = self.milliseconds(now);
-        if let Some((bytes, sighting)) = self.contents.get(&object) {
-            let content = Content::Memory(bytes);
+        if let Some(small) = self.contents.get(&object) {
             return Ok(self
-                .is_in_grace(&sighting, now)
-                .then(|| found(content, &sighting)));
+                .is_in_grace(&small.sighting, now)
+                .then(|| small.found()));
         }
         match self.files.get(&object) {
             Some((file, sighting)) if self.is_in_grace(&sighting, now) => {
@@ -187,7 +208,7 @@ impl Cache {
     pub fn sweep(&self, now: Instant) {
         let now = self.milliseconds(now);
         self.contents
-            .retain(|_, (_, sighting)| self.is_in_grace(sighting, now));
+            .retain(|_, small| self.is_in_grace(&small.sighting, now));
         self.files
             .retain(|_, (_, sighting)| self.is_in_grace(sighting, now));
     }
@@ -218,10 +239,7 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 fn found(content: Content, sighting: &Sighting) -> Found {
-    Found {
-        content,
-        digest: sighting.digest,
-    }
+    Found::once(content, sighting.digest)
 }
 
 /// Detached metadata is what is added to a commit after it was made.
@@ -236,10 +254,11 @@ fn is_immutable((_, kind): Object) -> bool {
 #[derive(Clone, Copy, Debug)]
 struct Memory;
 
-impl Weighter<Object, (Bytes, Arc<Sighting>)> for Memory {
-    fn weight(&self, _: &Object, (bytes, _): &(Bytes, Arc<Sighting>)) -> u64 {
-        const BESIDES: u64 = 300;
-        bytes.len() as u64 + BESIDES
+impl Weighter<Object, Small> for Memory {
+    fn weight(&self, _: &Object, small: &Small) -> u64 {
+        // The name, the sighting, and a reply's header in the margin.
+        const BESIDES: u64 = 1280;
+        small.bytes.len() as u64 + BESIDES
     }
 }
 

@@ -128,10 +128,7 @@ impl Deltas {
         let indexes = lock(&self.indexes);
         let index = indexes.get(&to)?;
         let is_recent = now.saturating_duration_since(index.served) < self.grace.get();
-        is_recent.then(|| Found {
-            content: index.content.clone(),
-            digest: index.digest,
-        })
+        is_recent.then(|| Found::once(index.content.clone(), index.digest))
     }
 
     /// A file of a delta; `None` if there is no such delta, or none that fits.
@@ -382,10 +379,7 @@ fn superblock_path((from, to): Name) -> String {
 }
 
 fn found((content, digest): &(Content, Checksum)) -> Found {
-    Found {
-        content: content.clone(),
-        digest: Some(*digest),
-    }
+    Found::once(content.clone(), Some(*digest))
 }
 
 async fn whole(content: &Content) -> Result<bytes::Bytes, Unfit> {

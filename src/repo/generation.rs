@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::Found;
 use super::deltas;
+use super::margin::Margin;
 use super::period::Period;
 use crate::files::{Content, Directory};
 use crate::format::summary::{Ref, StaticDelta, Summary};
@@ -80,19 +81,25 @@ pub struct Document {
     pub bytes: Bytes,
     /// Their SHA-256.
     pub digest: Checksum,
+    margin: Margin,
 }
 
 impl Document {
     /// A document of these bytes.
     pub fn new(bytes: Bytes) -> Self {
         let digest = Checksum::of(&bytes);
-        Self { bytes, digest }
+        Self {
+            bytes,
+            digest,
+            margin: Margin::default(),
+        }
     }
 
     fn found(&self) -> Found {
         Found {
             content: Content::Memory(self.bytes.clone()),
             digest: Some(self.digest),
+            margin: Some(self.margin.clone()),
         }
     }
 }
@@ -304,10 +311,7 @@ impl Publications {
 impl Named {
     /// As something that was found.
     pub fn found(&self) -> Found {
-        Found {
-            content: self.content.clone(),
-            digest: self.digest,
-        }
+        Found::once(self.content.clone(), self.digest)
     }
 }
 

@@ -100,10 +100,7 @@ impl Grace {
             let until = Until::Time(now + self.grace.get());
             self.insert(object, kept.content.clone(), kept.digest, until);
         }
-        Some(Found {
-            content: kept.content,
-            digest: kept.digest,
-        })
+        Some(Found::once(kept.content, kept.digest))
     }
 
     /// Lets go of what has had its time.

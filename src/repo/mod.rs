@@ -14,6 +14,7 @@ pub mod generation;
 pub mod grace;
 pub mod judge;
 pub mod keeper;
+pub mod margin;
 pub mod observation;
 pub mod period;
 pub mod room;
@@ -48,6 +49,7 @@ use deltas::{Deltas, Wanted};
 use generation::{Generation, Publications};
 use grace::{Grace, Until};
 use keeper::Keeper;
+use margin::Margin;
 use period::Period;
 use room::Room;
 use settings::Settings;
@@ -91,6 +93,19 @@ pub struct Found {
     /// The SHA-256 of the bytes, where the resource's name does not tell it
     /// ([`Identity::Bytes`]).
     pub digest: Option<Checksum>,
+    /// Where it is kept for others who ask for it; `None` if it is not.
+    pub margin: Option<Margin>,
+}
+
+impl Found {
+    /// Found for this time only.
+    pub fn once(content: Content, digest: Option<Checksum>) -> Self {
+        Self {
+            content,
+            digest,
+            margin: None,
+        }
+    }
 }
 
 impl Repo {
@@ -430,7 +445,7 @@ impl Repo {
             Identity::Name(_) | Identity::NameAndSize(_) => None,
             Identity::Bytes => Some(self.digests.of_content(&content).await?),
         };
-        Ok(Found { content, digest })
+        Ok(Found::once(content, digest))
     }
 
     /// Has more room for what it remembers from now on, or less.

@@ -34,10 +34,7 @@ fn write(directory: &Path, name: &str, len: usize) -> FileContent {
 
 async fn remember(cache: &Cache, object: Object, file: &FileContent, now: Instant) {
     let content = file.clone().content().await.unwrap();
-    let found = Found {
-        content,
-        digest: None,
-    };
+    let found = Found::once(content, None);
     cache.remember(object, file.clone(), &found, now);
 }
 
