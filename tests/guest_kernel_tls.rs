@@ -8,21 +8,30 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, ready};
 
 use common::client::{Client, connect};
 use common::command::Program;
 use common::process::Process;
 use common::{Setup, TestRepo, TestServer, object_name, pattern, wait_for};
+use ostree_serve::listener::Stream;
+use ostree_serve::tls::TlsAcceptor;
+use ostree_serve::tls::kernel::{self, KernelTls, Switched, Traced};
+use rustix::fs::sendfile;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    CipherSuite, ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
     SupportedProtocolVersion,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+
+type Version = &'static SupportedProtocolVersion;
 
 const SMALL: usize = 1000;
 const LARGE: usize = 4 * 1024 * 1024;
@@ -119,11 +128,7 @@ impl Guest {
         assert_eq!(Counted::now(), expected);
     }
 
-    fn config(
-        &self,
-        version: &'static SupportedProtocolVersion,
-        suite: CipherSuite,
-    ) -> ClientConfig {
+    fn config(&self, version: Version, suite: CipherSuite) -> ClientConfig {
         let pem = fs::read(self.server.certificate()).unwrap();
         let mut roots = RootCertStore::empty();
         roots
@@ -138,17 +143,30 @@ impl Guest {
             .with_no_client_auth()
     }
 
+    /// What the server's handshakes are made with, in a test that makes its own.
+    fn server_config(&self) -> ServerConfig {
+        let certificate = fs::read(self.server.certificate()).unwrap();
+        let certificate = CertificateDer::from_pem_slice(&certificate).unwrap();
+        let key = fs::read(self.server.directory().join("key.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&key).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        config.enable_secret_extraction = true;
+        config
+    }
+
     /// A client that has connected, but said nothing yet.
-    fn session(
-        &self,
-        version: &'static SupportedProtocolVersion,
-        suite: CipherSuite,
-    ) -> ClientConnection {
+    fn session(&self, version: Version, suite: CipherSuite) -> ClientConnection {
         let name = ServerName::try_from("localhost").unwrap();
         ClientConnection::new(Arc::new(self.config(version, suite)), name).unwrap()
     }
 
-    fn client(&self, version: &'static SupportedProtocolVersion, suite: CipherSuite) -> Client {
+    fn client(&self, version: Version, suite: CipherSuite) -> Client {
         let stream = connect(self.server.https());
         Client::over(StreamOwned::new(self.session(version, suite), stream))
     }
@@ -170,8 +188,12 @@ impl Guest {
 
     /// A client with TLS 1.3 that has had an answer: by now the kernel is at work.
     fn served(&self) -> (ClientConnection, TcpStream) {
+        self.served_by(&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256)
+    }
+
+    fn served_by(&self, version: Version, suite: CipherSuite) -> (ClientConnection, TcpStream) {
         let stream = connect(self.server.https());
-        let session = self.session(&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let session = self.session(version, suite);
         let mut client = StreamOwned::new(session, stream);
         client
             .write_all(b"HEAD /repo/config HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -206,7 +228,7 @@ fn outgoing(session: &mut ClientConnection) -> Vec<u8> {
 }
 
 /// Small and large replies, ranges and a HEAD on one connection.
-fn everything_is_served(version: &'static SupportedProtocolVersion, suite: CipherSuite) {
+fn everything_is_served(version: Version, suite: CipherSuite) {
     let guest = Guest::new();
     let mut client = guest.client(version, suite);
     for len in [SMALL, LARGE, 0, 16384, LARGE + 1] {
@@ -471,11 +493,7 @@ fn goodbyes_are_said_and_understood() {
         );
 
         // The client's comes first; it still gets its answer.
-        let mut stream = connect(guest.server.https());
-        let mut session = guest.session(version, suite);
-        while session.is_handshaking() {
-            session.complete_io(&mut stream).unwrap();
-        }
+        let (mut session, mut stream) = guest.served_by(version, suite);
         session
             .writer()
             .write_all(b"GET /repo/config HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -648,6 +666,77 @@ impl Write for Recording {
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
     }
+}
+
+/// A header without the end of a record, and the file behind it, without hyper in
+/// between: what the transport will do.
+#[test]
+fn a_file_follows_its_header_out_of_the_page_cache() {
+    let guest = Guest::new();
+    let name = guest.repo.plant_object(LARGE);
+    let file = File::open(guest.repo.file(&name)).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = guest.server_config();
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let socket = tokio::net::TcpStream::from_std(socket).unwrap();
+            send_file(socket, config, &file).await
+        })
+    });
+    let session = guest.session(&TLS13, CipherSuite::TLS13_AES_256_GCM_SHA384);
+    let mut client = Client::over(StreamOwned::new(session, connect(address)));
+    client.send("");
+    let (bytes, error) = client.read_to_end();
+    assert!(error.is_none(), "{error:?}");
+    assert!(bytes == [b"header, ", &pattern(LARGE)[..]].concat());
+    // The server waits for that.
+    drop(client);
+    // No more than one for each 4 KiB, and one for each system call.
+    let records = server.join().unwrap();
+    assert!((256..2048).contains(&records), "{records}");
+}
+
+async fn send_file(socket: tokio::net::TcpStream, config: ServerConfig, file: &File) -> u64 {
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let stream = acceptor.accept(Traced::new(Stream::Tcp(socket), true));
+    let kernel = KernelTls::probe().unwrap();
+    let switched = kernel::switch(Box::new(stream.await.unwrap()), &kernel).unwrap();
+    let Switched::Kernel(mut stream) = switched else {
+        panic!("{switched:?}");
+    };
+    let header = [IoSlice::new(b"head"), IoSlice::new(b"er, ")];
+    let sent = poll_fn(|cx| stream.poll_send(cx, &header, true)).await;
+    assert_eq!(sent.unwrap(), 8);
+    let mut offset = 0;
+    while offset < LARGE as u64 {
+        stream.may_send().unwrap();
+        let sent = poll_fn(|cx| {
+            loop {
+                ready!(stream.socket().poll_write_ready(cx)).unwrap();
+                let send = || {
+                    let left = LARGE - offset as usize;
+                    Ok(sendfile(stream.socket(), file, Some(&mut offset), left)?)
+                };
+                match stream.socket().try_io(Interest::WRITABLE, send) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result.unwrap()),
+                }
+            }
+        })
+        .await;
+        stream.count_file(sent as u64);
+    }
+    stream.shutdown().await.unwrap();
+    // Until the client has it all and has gone: closing with bytes unread resets.
+    _ = stream.read(&mut [0]).await;
+    stream.records()
 }
 
 /// The program itself, under strace: records are made by the kernel out of files.
