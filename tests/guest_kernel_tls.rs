@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Poll, ready};
 
 use common::client::{Client, connect};
@@ -679,14 +679,8 @@ fn a_file_follows_its_header_out_of_the_page_cache() {
     let address = listener.local_addr().unwrap();
     let config = guest.server_config();
     let server = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let (socket, _) = listener.accept().unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let socket = tokio::net::TcpStream::from_std(socket).unwrap();
+        runtime().block_on(async {
+            let socket = accept(&listener);
             send_file(socket, config, &file).await
         })
     });
@@ -701,6 +695,61 @@ fn a_file_follows_its_header_out_of_the_page_cache() {
     // No more than one for each 4 KiB, and one for each system call.
     let records = server.join().unwrap();
     assert!((256..2048).contains(&records), "{records}");
+}
+
+/// What has come by then was announced before the kernel knew of records, and to
+/// who asks again there is nothing new.
+#[test]
+fn what_came_just_before_the_switch_is_read() {
+    let guest = Guest::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = guest.server_config();
+    let (ready, is_ready) = mpsc::channel();
+    let (sent, was_sent) = mpsc::channel();
+    let server = std::thread::spawn(move || {
+        runtime().block_on(async {
+            let socket = accept(&listener);
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            let stream = acceptor.accept(Traced::new(Stream::Tcp(socket), true));
+            let stream = Box::new(stream.await.unwrap());
+            ready.send(()).unwrap();
+            // Blocks, so that the runtime hears of nothing.
+            was_sent.recv().unwrap();
+            let switched = kernel::switch(stream, &KernelTls::probe().unwrap()).unwrap();
+            let Switched::Kernel(mut stream) = switched else {
+                panic!("{switched:?}");
+            };
+            let mut got = [0; 5];
+            let read = stream.read_exact(&mut got);
+            let patience = std::time::Duration::from_secs(20);
+            tokio::time::timeout(patience, read).await.unwrap().unwrap();
+            got
+        })
+    });
+    let session = guest.session(&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let mut client = StreamOwned::new(session, connect(address));
+    while client.conn.is_handshaking() {
+        client.conn.complete_io(&mut client.sock).unwrap();
+    }
+    is_ready.recv().unwrap();
+    client.write_all(b"hello").unwrap();
+    client.flush().unwrap();
+    sent.send(()).unwrap();
+    assert_eq!(&server.join().unwrap(), b"hello");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn accept(listener: &std::net::TcpListener) -> tokio::net::TcpStream {
+    let (socket, _) = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    tokio::net::TcpStream::from_std(socket).unwrap()
 }
 
 async fn send_file(socket: tokio::net::TcpStream, config: ServerConfig, file: &File) -> u64 {

@@ -27,8 +27,8 @@ pub struct KernelStream {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// The socket may hold whole records that nobody was woken for: they came
-    /// before the kernel knew of records.
+    /// The socket may hold whole records that came before the kernel knew of
+    /// records. It promises nobody to be woken for them, so they are looked for.
     Untried,
     Open,
     /// The peer has said that it sends nothing more.
