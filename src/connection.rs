@@ -6,33 +6,30 @@
 //! that a client can delay happens in the connection's own task, under a
 //! deadline.
 
+pub mod answering;
+mod drain;
 mod inline;
+pub mod rest;
 pub mod slots;
 
-use std::convert::Infallible;
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONNECTION, HeaderValue};
-use http::request::Parts;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
+use self::answering::{Answerer, Requests};
+use self::drain::Drain;
 use self::inline::Inline;
+use self::rest::{Rests, Woken};
 use self::slots::{Slot, Slots};
 use crate::config::{Limits, Protocol, ZeroCopy};
-use crate::http::redirect::Redirect;
-use crate::http::{Reply, Service};
 use crate::listener::stream::Accepted;
 use crate::listener::{self, AcceptError, Listener, Peer};
 use crate::reactors::Reactors;
@@ -40,8 +37,7 @@ use crate::repo::visitor::Visitor;
 use crate::tls::kernel::{self, Switched, Traced};
 use crate::tls::{self, Acceptor, TlsAcceptor};
 use crate::transport::Transport;
-use crate::transport::activity::{Activity, Request, Ways};
-use crate::transport::body::Tracked;
+use crate::transport::activity::{Activity, Ways};
 use crate::transport::outbox::Outbox;
 use crate::transport::staging::Staged;
 use crate::watchdog::{Deadlines, Verdict, Watchdog};
@@ -56,32 +52,6 @@ pub struct Purpose {
     pub answerer: Answerer,
     /// Whether the kernel sends files by itself.
     pub zero_copy: ZeroCopy,
-}
-
-/// Who answers requests.
-#[derive(Clone)]
-pub enum Answerer {
-    /// With content.
-    Content(Arc<Service>),
-    /// With a redirect to HTTPS.
-    Redirect(Arc<Redirect>),
-}
-
-impl Answerer {
-    async fn answer(self, head: Parts, visitor: Arc<Visitor>) -> Reply {
-        let reply = match self {
-            Self::Content(service) => service.answer(&head, &visitor).await,
-            Self::Redirect(redirect) => redirect.answer(&head),
-        };
-        tracing::debug!(
-            peer = %visitor,
-            method = %head.method,
-            path = head.uri.path(),
-            status = reply.status().as_u16(),
-            "request"
-        );
-        reply
-    }
 }
 
 /// What all connections share.
@@ -99,6 +69,8 @@ pub struct Shared {
     pub reactors: Arc<Reactors>,
     /// How content was sent, on all connections.
     pub sent: Arc<Ways>,
+    /// Connections whose clients rest.
+    pub rests: Arc<Rests>,
 }
 
 /// Accepts and serves until `stop` is ready or the server drains, then until
@@ -207,11 +179,10 @@ pub fn accept_queued(listener: &Listener, purpose: &Purpose, shared: &Shared) {
 }
 
 fn start(accepted: Accepted, peer: Peer, slot: Option<Slot>, purpose: &Purpose, shared: &Shared) {
-    let (purpose, drain) = (purpose.clone(), shared.drain.clone());
-    let limits = **shared.limits.load();
-    let activity = Arc::new(Activity::new(&shared.sent));
-    shared.reactors.spawn(async move {
-        let ended = converse(accepted, peer, purpose, activity, limits, drain).await;
+    let (purpose, shared) = (purpose.clone(), shared.clone());
+    let reactors = Arc::clone(&shared.reactors);
+    reactors.spawn(async move {
+        let ended = converse(accepted, peer, purpose, shared).await;
         match ended {
             Ok(()) => tracing::trace!(%peer, "connection ended"),
             Err(Ended::Refused(reason)) => {
@@ -228,17 +199,17 @@ async fn converse(
     accepted: Accepted,
     peer: Peer,
     purpose: Purpose,
-    activity: Arc<Activity>,
-    limits: Limits,
-    drain: watch::Receiver<bool>,
+    shared: Shared,
 ) -> Result<(), Ended> {
     let stream = accepted.into_stream()?;
+    let limits = **shared.limits.load();
     let attendant = Attendant {
         answerer: purpose.answerer,
         visitor: Arc::new(Visitor::new(peer, peer.ip())),
-        activity,
+        activity: Arc::new(Activity::new(&shared.sent)),
         limits,
-        drain: Drain::new(drain),
+        drain: Drain::new(shared.drain),
+        rests: shared.rests,
     };
     let Some(acceptor) = purpose.tls else {
         let transport =
@@ -285,22 +256,50 @@ struct Attendant {
     activity: Arc<Activity>,
     limits: Limits,
     drain: Drain,
+    rests: Arc<Rests>,
 }
 
 impl Attendant {
-    async fn http1(self, transport: Transport) -> Result<(), Ended> {
-        let outbox = Some(transport.outbox());
-        let connection = http1::Builder::new()
-            // It bounds the request's header and what is read ahead of the socket.
-            .max_buf_size(self.limits.header_size)
-            // A client that has said all it has to say may still listen.
-            .half_close(true)
-            .serve_connection(transport, self.service(outbox));
-        let deadlines = Deadlines::http1(&self.limits);
-        self.attend(connection, None, deadlines).await
+    async fn http1(mut self, mut transport: Transport) -> Result<(), Ended> {
+        let mut service = self.service(Some(transport.outbox()));
+        let mut watchdog = self.watchdog(Deadlines::http1(&self.limits));
+        loop {
+            let mut connection = http1::Builder::new()
+                // It bounds the request's header and what is read ahead of the socket.
+                .max_buf_size(self.limits.header_size)
+                // A client that has said all it has to say may still listen.
+                .half_close(true)
+                .serve_connection(transport, service);
+            let attended = self.attend(Pin::new(&mut connection), None, &mut watchdog);
+            match attended.await? {
+                Attended::ToItsEnd => return Ok(()),
+                Attended::UntilItRests => {}
+            }
+            // What it needs for requests it gets again with the next one.
+            let parts = connection.into_parts();
+            (transport, service) = (parts.io, parts.service);
+            if !parts.read_buf.is_empty() {
+                return Err(Ended::Failed("bytes of a request were left over".into()));
+            }
+            self.rests.one_more();
+            let woken = rest::rest(&mut transport, &mut self.drain, &self.activity, &watchdog);
+            match woken.await {
+                Woken::ByItsClient => watchdog.woken(),
+                Woken::ForGood => return self.part(transport).await,
+            }
+        }
     }
 
-    async fn http2(self, transport: Transport) -> Result<(), Ended> {
+    /// Says goodbye to a client that nothing is owed to.
+    async fn part(&self, mut transport: Transport) -> Result<(), Ended> {
+        let goodbye = poll_fn(|cx| hyper::rt::Write::poll_shutdown(Pin::new(&mut transport), cx));
+        match timeout(self.limits.idle, goodbye).await {
+            Ok(parted) => Ok(parted?),
+            Err(_) => Err(Ended::Late("idle")),
+        }
+    }
+
+    async fn http2(mut self, transport: Transport) -> Result<(), Ended> {
         let staged = Staged::new(transport);
         let connection = http2::Builder::new(Inline)
             // libostree has 8 requests under way, composefs 40 (client-contract 2.3).
@@ -309,58 +308,48 @@ impl Attendant {
             // What a slow client makes this process hold for each stream.
             .max_send_buf_size(64 * 1024)
             .serve_connection(staged.clone(), self.service(None));
-        let deadlines = Deadlines::http2(&self.limits);
-        self.attend(connection, Some(staged), deadlines).await
+        let mut watchdog = self.watchdog(Deadlines::http2(&self.limits));
+        let mut connection = pin!(connection);
+        loop {
+            let attended = self.attend(connection.as_mut(), Some(&staged), &mut watchdog);
+            match attended.await? {
+                Attended::ToItsEnd => return Ok(()),
+                // It needs for its peer what it has.
+                Attended::UntilItRests => {}
+            }
+        }
+    }
+
+    fn watchdog(&self, deadlines: Deadlines) -> Watchdog {
+        Watchdog::new(deadlines, Arc::clone(&self.activity), Instant::now())
     }
 
     /// Answers requests, and counts them.
-    fn service(
-        &self,
-        outbox: Option<Arc<Outbox>>,
-    ) -> impl hyper::service::Service<
-        hyper::Request<Incoming>,
-        Response = hyper::Response<Tracked>,
-        Error = Infallible,
-        Future: Send + 'static,
-    > + use<> {
-        let (answerer, visitor) = (self.answerer.clone(), Arc::clone(&self.visitor));
-        let activity = Arc::clone(&self.activity);
-        service_fn(move |request: hyper::Request<Incoming>| {
-            let tracker = Request::start(&activity);
-            let reply = answerer
-                .clone()
-                .answer(request.into_parts().0, Arc::clone(&visitor));
-            let (outbox, activity) = (outbox.clone(), Arc::clone(&activity));
-            async move {
-                let mut reply = reply.await;
-                if activity.is_spent() {
-                    let close = HeaderValue::from_static("close");
-                    reply.headers_mut().insert(CONNECTION, close);
-                }
-                Ok::<_, Infallible>(reply.map(|body| Tracked::new(body, tracker, outbox)))
-            }
-        })
+    fn service(&self, outbox: Option<Arc<Outbox>>) -> Requests {
+        Requests {
+            answerer: self.answerer.clone(),
+            visitor: Arc::clone(&self.visitor),
+            activity: Arc::clone(&self.activity),
+            outbox,
+        }
     }
 
     /// Polls the connection, and the stage that it writes to if there is one.
     async fn attend<C>(
-        mut self,
-        connection: C,
-        staged: Option<Staged>,
-        deadlines: Deadlines,
-    ) -> Result<(), Ended>
+        &mut self,
+        mut connection: Pin<&mut C>,
+        staged: Option<&Staged>,
+        watchdog: &mut Watchdog,
+    ) -> Result<Attended, Ended>
     where
         C: GracefulConnection,
         C::Error: std::error::Error + Send + Sync + 'static,
     {
-        let mut connection = pin!(connection);
-        let activity = self.activity;
-        let mut watchdog = Watchdog::new(deadlines, Arc::clone(&activity), Instant::now());
         loop {
             let conversation = poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
                 let polled = polled.map_err(|error| Ended::Failed(Box::new(error)));
-                match &staged {
+                match staged {
                     Some(staged) => staged.polled(polled, cx),
                     None => polled,
                 }
@@ -368,10 +357,11 @@ impl Attendant {
             tokio::select! {
                 // The connection first: what it does is what the watchdog sees.
                 biased;
-                result = conversation => return result,
-                () = self.drain.begins(&activity) => connection.as_mut().graceful_shutdown(),
+                result = conversation => return result.map(|()| Attended::ToItsEnd),
+                () = self.drain.begins(&self.activity) => connection.as_mut().graceful_shutdown(),
                 verdict = watchdog.wait() => match verdict {
                     Verdict::Fine => {}
+                    Verdict::Rest => return Ok(Attended::UntilItRests),
                     Verdict::Finish => connection.as_mut().graceful_shutdown(),
                     Verdict::Abort(deadline) => return Err(Ended::Late(deadline)),
                 },
@@ -380,54 +370,12 @@ impl Attendant {
     }
 }
 
-/// The moment to say goodbye because the server drains; it comes once.
-struct Drain {
-    receiver: watch::Receiver<bool>,
-    state: DrainState,
-}
-
-#[derive(Clone, Copy)]
-enum DrainState {
-    Serving,
-    /// The server drains; a first request is waited for until then.
-    Waiting(Instant),
-    Told,
-}
-
-impl Drain {
-    /// How long a client that was just let in may take for its first request.
-    /// Without an answer to that, its transfer fails; a client that had an
-    /// answer on this connection tries again on another.
-    const FIRST_REQUEST: Duration = Duration::from_secs(2);
-
-    fn new(receiver: watch::Receiver<bool>) -> Self {
-        Self {
-            receiver,
-            state: DrainState::Serving,
-        }
-    }
-
-    /// Ends at that moment; after that, never again. It has to be polled by the
-    /// task that polls the connection, right after it: only so does it see the
-    /// first request, which wakes nobody but that task.
-    async fn begins(&mut self, activity: &Activity) {
-        if let DrainState::Serving = self.state {
-            // An error means that the sender is gone, which ends the server too.
-            _ = self.receiver.wait_for(|&draining| draining).await;
-            self.state = DrainState::Waiting(Instant::now() + Self::FIRST_REQUEST);
-        }
-        if let DrainState::Waiting(end) = self.state {
-            let asked = poll_fn(|_| match activity.counters().started {
-                0 => Poll::Pending,
-                _ => Poll::Ready(()),
-            });
-            // Either way it is time.
-            _ = timeout_at(end, asked).await;
-            self.state = DrainState::Told;
-            return;
-        }
-        pending().await
-    }
+/// How far a connection was attended.
+enum Attended {
+    /// It has ended.
+    ToItsEnd,
+    /// Its client has all that it has asked for, and asks for nothing.
+    UntilItRests,
 }
 
 /// How a connection ended before its time.

@@ -11,6 +11,7 @@ pub mod outbox;
 mod sending;
 pub mod staging;
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -53,6 +54,18 @@ impl Layer {
     }
 }
 
+impl Layer {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = match self {
+            Self::Plain(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.get_ref().0.get_ref().poll_read_ready(cx),
+            Self::Kernel(stream) => stream.socket().poll_read_ready(cx),
+        };
+        // Whoever reads then meets the error.
+        polled.map(drop)
+    }
+}
+
 impl Transport {
     /// A plaintext connection.
     pub fn plain(stream: Stream, activity: Arc<Activity>, zero_copy: ZeroCopy) -> Self {
@@ -83,6 +96,12 @@ impl Transport {
     /// what it sends, and has to be given memory.)
     pub fn outbox(&self) -> Arc<Outbox> {
         Arc::clone(&self.outbox)
+    }
+
+    /// Waits until there is something to read, or the connection has ended. Whoever
+    /// has read all there was knows what comes next by this, without a buffer for it.
+    pub async fn readable(&self) {
+        poll_fn(|cx| self.stream.poll_readable(cx)).await;
     }
 
     /// Passes the result of a write on, and counts its bytes.

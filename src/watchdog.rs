@@ -46,7 +46,7 @@ impl Deadlines {
     /// Time between two looks.
     fn interval(&self) -> Duration {
         let shortest = self.header.min(self.idle).min(self.stalled);
-        (shortest / 4).clamp(Duration::from_millis(25), Duration::from_secs(5))
+        (shortest / 4).clamp(Duration::from_millis(25), Duration::from_secs(2))
     }
 }
 
@@ -66,6 +66,9 @@ enum Phase {
 pub enum Verdict {
     /// Nothing.
     Fine,
+    /// The client has asked for nothing for a while, which may last; what is kept
+    /// for its requests alone can be given back. Said once for each pause.
+    Rest,
     /// Say goodbye; nothing is under way.
     Finish,
     /// Cut it off; the deadline with this name passed.
@@ -82,12 +85,17 @@ struct Judge {
     /// The counters at that time.
     mark: Counters,
     finishing: bool,
+    /// Whether it was said that the client rests.
+    rested: bool,
 }
 
 /// In `stalled_transfer` a client must take this many bytes. It is far below
 /// the 1000 bytes per second at which libostree itself gives up, and enough to
 /// tell a slow client from one that pretends.
 const HEADWAY: u64 = 4096;
+
+/// A client that pulls never pauses for so long.
+const REST: Duration = Duration::from_secs(1);
 
 impl Judge {
     fn new(deadlines: Deadlines, now: Instant) -> Self {
@@ -97,6 +105,7 @@ impl Judge {
             since: now,
             mark: Counters::default(),
             finishing: false,
+            rested: false,
         }
     }
 
@@ -104,6 +113,7 @@ impl Judge {
         let phase = self.phase_of(&counters);
         if phase != self.phase || self.made_headway(&counters) {
             (self.phase, self.since, self.mark) = (phase, now, counters);
+            self.rested = false;
         }
         // As long as no write had to wait, what lies in the kernel's buffer
         // seemed to be delivered. Headway is counted from the lowest point, or
@@ -117,8 +127,11 @@ impl Judge {
             Phase::Idle if self.finishing => (self.deadlines.idle, Verdict::Abort("idle")),
             Phase::Idle => (self.deadlines.idle, Verdict::Finish),
         };
-        if now.duration_since(self.since) < deadline {
-            return Verdict::Fine;
+        let time = now.duration_since(self.since);
+        if time < deadline {
+            let begins = phase == Phase::Idle && time >= REST && !self.rested && !self.finishing;
+            self.rested |= begins;
+            return if begins { Verdict::Rest } else { Verdict::Fine };
         }
         if verdict == Verdict::Finish {
             self.finishing = true;
@@ -170,6 +183,17 @@ impl Watchdog {
             activity,
             timer: Box::pin(tokio::time::sleep_until(now + deadlines.interval())),
         }
+    }
+
+    /// Until when a client that rests may do so.
+    pub fn rests_until(&self) -> Instant {
+        self.judge.since + self.judge.deadlines.idle
+    }
+
+    /// The client has sent something after a rest. If that was no request, it rests
+    /// again.
+    pub fn woken(&mut self) {
+        self.judge.rested = false;
     }
 
     /// Waits until something is to be done. Dropping the future loses nothing.
@@ -232,7 +256,7 @@ mod tests {
 
     #[test]
     fn stories() {
-        use Verdict::{Abort, Fine, Finish};
+        use Verdict::{Abort, Fine, Finish, Rest};
         let nothing = Counters::default();
         for both in [true, false] {
             check(
@@ -245,7 +269,7 @@ mod tests {
                 "asks and leaves",
                 &[
                     (5, counters(1, 1, 0, false), Fine),
-                    (34, counters(1, 1, 0, false), Fine),
+                    (34, counters(1, 1, 0, false), Rest),
                     (35, counters(1, 1, 0, false), Finish),
                     (64, counters(1, 1, 0, false), Fine),
                     (65, counters(1, 1, 0, false), Abort("idle")),
@@ -257,7 +281,7 @@ mod tests {
                 &[
                     (5, counters(1, 1, 0, false), Fine),
                     (30, counters(2, 2, 0, false), Fine),
-                    (59, counters(2, 2, 0, false), Fine),
+                    (59, counters(2, 2, 0, false), Rest),
                     (60, counters(2, 2, 0, false), Finish),
                 ],
             );
@@ -268,8 +292,21 @@ mod tests {
                     (5, counters(1, 1, 100_000, false), Fine),
                     (30, counters(1, 1, 110_000, false), Fine),
                     (55, counters(1, 1, 120_000, false), Fine),
-                    (84, counters(1, 1, 120_000, false), Fine),
+                    (84, counters(1, 1, 120_000, false), Rest),
                     (85, counters(1, 1, 120_000, false), Finish),
+                ],
+            );
+            check(
+                both,
+                "rests, and again after the next request",
+                &[
+                    (5, counters(1, 1, 0, false), Fine),
+                    (6, counters(1, 1, 0, false), Rest),
+                    (7, counters(1, 1, 0, false), Fine),
+                    (8, counters(2, 2, 0, false), Fine),
+                    (9, counters(2, 2, 0, false), Rest),
+                    (38, counters(2, 2, 0, false), Finish),
+                    (40, counters(2, 2, 0, false), Fine),
                 ],
             );
             check(
@@ -383,7 +420,7 @@ mod tests {
             "pings",
             &[
                 (5, counters(1, 1, 0, true), Fine),
-                (34, counters(1, 1, 0, true), Fine),
+                (34, counters(1, 1, 0, true), Rest),
                 (35, counters(1, 1, 0, true), Finish),
             ],
         );
@@ -392,7 +429,7 @@ mod tests {
     #[test]
     fn looks_are_frequent_enough_and_not_too_frequent() {
         let (judge, _) = judge(true);
-        assert_eq!(judge.deadlines.interval(), Duration::from_millis(2500));
+        assert_eq!(judge.deadlines.interval(), Duration::from_secs(2));
         let hasty = Deadlines {
             idle: Duration::from_millis(1),
             ..judge.deadlines

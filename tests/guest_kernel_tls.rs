@@ -790,7 +790,6 @@ async fn send_file(socket: tokio::net::TcpStream, config: ServerConfig, file: &F
 
 /// The program itself, under strace: records are made by the kernel out of files.
 #[test]
-#[ignore = "until files are sent by sendfile"]
 fn files_are_sent_by_sendfile() {
     let repo = TestRepo::new();
     let name = repo.plant_object(LARGE);

@@ -352,7 +352,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Limits, ZeroCopy};
-    use crate::connection::Answerer;
+    use crate::connection::answering::Answerer;
     use crate::connection::slots::Slots;
     use crate::http::redirect::Redirect;
     use crate::reactors::Reactors;
@@ -398,6 +398,7 @@ mod tests {
             drain: draining,
             reactors: Arc::new(Reactors::start().unwrap()),
             sent: Arc::default(),
+            rests: Arc::default(),
         };
         let everywhere = listen_for_redirects(&["0.0.0.0:0".parse().unwrap()]);
         let running = plan(&everywhere, &[]).ok().unwrap();

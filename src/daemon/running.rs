@@ -12,8 +12,9 @@ use super::generation::Generation;
 use super::listeners::{self, Kind, Plan, Serving};
 use super::reload::Reloaded;
 use crate::config::ZeroCopy;
+use crate::connection::answering::Answerer;
 use crate::connection::slots::Slots;
-use crate::connection::{Answerer, Purpose, Shared};
+use crate::connection::{Purpose, Shared};
 use crate::control::board::Board;
 use crate::control::server::{self as control, Door};
 use crate::http::Service;
@@ -68,6 +69,7 @@ impl Running {
                 drain: draining,
                 reactors: Arc::new(reactors),
                 sent: Arc::default(),
+                rests: Arc::default(),
             },
             drain,
             certificate_files,

@@ -99,24 +99,31 @@ impl FileContent {
         self.len() == 0
     }
 
+    /// As [`FileContent::content`], if that is possible without waiting.
+    ///
+    /// # Errors
+    /// As [`FileContent::content`].
+    pub fn content_at_once(&self) -> Result<Option<Content>, Unreadable> {
+        if self.len() > Content::SMALL {
+            return Ok(Some(Content::File(self.clone())));
+        }
+        let read = read_at(self, 0, self.len() as usize, Patience::Never);
+        let read = read.map_err(|error| self.unreadable(error))?;
+        Ok(read.map(Content::Memory))
+    }
+
     /// What is to be sent of it: a small file's bytes, or the file itself. Other
     /// work of this thread does not wait for the disk.
     ///
     /// # Errors
     /// The read's; [`Cause::Shrank`] if the file shrank since it was opened.
     pub async fn content(self) -> Result<Content, Unreadable> {
-        if self.len() > Content::SMALL {
-            return Ok(Content::File(self));
+        if let Some(content) = self.content_at_once()? {
+            return Ok(content);
         }
-        let len = self.len() as usize;
-        let read = match read_at(&self, 0, len, Patience::Never) {
-            Ok(None) => read_in_pool(self.clone(), 0, len)
-                .await
-                .unwrap_or_else(|error| Err(io::Error::other(error))),
-            Ok(Some(bytes)) => Ok(bytes),
-            Err(error) => Err(error),
-        };
-        read.map(Content::Memory)
+        let read = read_in_pool(self.clone(), 0, self.len() as usize).await;
+        read.unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map(Content::Memory)
             .map_err(|error| self.unreadable(error))
     }
 

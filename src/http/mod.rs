@@ -23,6 +23,7 @@ pub use response::Reply;
 
 use crate::config::PublicName;
 use crate::files::{Content, Unreadable};
+use crate::repo::Found;
 use crate::repo::visitor::Visitor;
 use crate::resource::path::{decode, parse};
 use crate::resource::{Checksum, Freshness, Resource};
@@ -55,9 +56,33 @@ impl Service {
         self.routes.store(routes.into());
     }
 
+    /// The reply to a request, if what it needs is at hand. Most replies are made
+    /// here, without a future that would have to be kept for the case of waiting.
+    pub fn answer_at_once(&self, head: &Parts, visitor: &Visitor) -> Option<Reply> {
+        let path = decode(head.uri.path())?;
+        let routes = self.routes.load();
+        let (Site::Repo(repo), rest) = routes.find(&path)? else {
+            return None;
+        };
+        let asked = Asked::of(head);
+        require_simple(head, &asked).ok()?;
+        let resource = parse(rest)?;
+        let found = repo.lookup_at_hand(&resource, visitor).ok().flatten()?;
+        let reply = reply_with(head, &asked, &resource, found);
+        Some(finish(head, reply, Audience::Client))
+    }
+
     /// The reply to a request. There is always one; what goes wrong on this
     /// side is logged here, and the client sees a status.
     pub async fn answer(&self, head: &Parts, visitor: &Visitor) -> Reply {
+        match self.answer_at_once(head, visitor) {
+            Some(reply) => reply,
+            None => self.answer_later(head, visitor).await,
+        }
+    }
+
+    /// The same, for what cannot be answered at once.
+    pub async fn answer_later(&self, head: &Parts, visitor: &Visitor) -> Reply {
         let path = decode(head.uri.path());
         let routes = self.routes.load_full();
         let site = path.as_deref().and_then(|path| routes.find(path));
@@ -66,15 +91,7 @@ impl Service {
             // What cannot be decoded may be meant for a repository.
             (Some(_), Some((Site::Repo(_), _))) | (None, _) => Audience::Client,
         };
-        let mut reply = match self.try_answer(head, site, visitor).await {
-            Ok(reply) => reply,
-            Err(refusal) => response::refusal(refusal, audience),
-        };
-        if head.method == Method::HEAD {
-            *reply.body_mut() = Body::empty();
-        }
-        end_after_body(head, &mut reply);
-        reply
+        finish(head, self.try_answer(head, site, visitor).await, audience)
     }
 
     async fn try_answer(
@@ -91,23 +108,43 @@ impl Service {
                 let resource = parse(rest).ok_or(Refusal::NotFound)?;
                 let found = repo.lookup(&resource, visitor).await.map_err(logged)?;
                 let found = found.ok_or(Refusal::NotFound)?;
-                let prepare = || represent(&resource, found.digest, found.content.len());
-                match &found.margin {
-                    Some(margin) => {
-                        let kept = margin.read_or_write(prepare).and_then(Option::as_ref);
-                        let prepared = kept.ok_or(Refusal::Unreadable)?;
-                        reply(head, &asked, prepared, found.content)
-                    }
-                    None => {
-                        let prepared = prepare().ok_or(Refusal::Unreadable)?;
-                        reply(head, &asked, &prepared, found.content)
-                    }
-                }
+                reply_with(head, &asked, &resource, found)
             }
             Some((Site::Statics(statics), rest)) => {
                 let (prepared, content) = represent_static(statics, rest).await?;
                 reply(head, &asked, &prepared, content)
             }
+        }
+    }
+}
+
+/// What is true of each reply, whether there is content or not.
+fn finish(head: &Parts, reply: Result<Reply, Refusal>, audience: Audience) -> Reply {
+    let mut reply = reply.unwrap_or_else(|refusal| response::refusal(refusal, audience));
+    if head.method == Method::HEAD {
+        *reply.body_mut() = Body::empty();
+    }
+    end_after_body(head, &mut reply);
+    reply
+}
+
+/// The reply to a request for a resource that was found.
+fn reply_with(
+    head: &Parts,
+    asked: &Asked,
+    resource: &Resource<'_>,
+    found: Found,
+) -> Result<Reply, Refusal> {
+    let prepare = || represent(resource, found.digest, found.content.len());
+    match &found.margin {
+        Some(margin) => {
+            let kept = margin.read_or_write(prepare).and_then(Option::as_ref);
+            let prepared = kept.ok_or(Refusal::Unreadable)?;
+            reply(head, asked, prepared, found.content)
+        }
+        None => {
+            let prepared = prepare().ok_or(Refusal::Unreadable)?;
+            reply(head, asked, &prepared, found.content)
         }
     }
 }

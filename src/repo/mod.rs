@@ -262,6 +262,31 @@ impl Repo {
         }
     }
 
+    /// What is at hand of a resource, for a visitor; `None` if that is not known
+    /// without asking the file system. Most of what clients ask for is at hand.
+    ///
+    /// # Errors
+    /// As [`Repo::lookup`].
+    pub fn lookup_at_hand(
+        &self,
+        resource: &Resource<'_>,
+        visitor: &Visitor,
+    ) -> Result<Option<Found>, Unreadable> {
+        if !self.is_coherent() {
+            return Ok(None);
+        }
+        Ok(match *resource {
+            Resource::Config | Resource::Root(_) | Resource::Ref(_) => {
+                let current = self.publications.current();
+                current.and_then(|it| self.generation_for(resource, visitor, it).find(resource))
+            }
+            Resource::Object { checksum, kind } => {
+                self.cache.trusted((checksum, kind), Instant::now())?
+            }
+            _ => self.publications.find_named(resource).map(|it| it.found()),
+        })
+    }
+
     /// Finds a resource for a visitor; `None` if the repository does not have it.
     ///
     /// # Errors
@@ -271,13 +296,13 @@ impl Repo {
         resource: &Resource<'_>,
         visitor: &Visitor,
     ) -> Result<Option<Found>, Unreadable> {
-        if self.is_coherent() {
-            if let Resource::Config | Resource::Root(_) | Resource::Ref(_) = resource {
-                return self.lookup_document(resource, visitor).await;
-            }
-            if let Some(document) = self.publications.find_named(resource) {
-                return Ok(Some(document.found()));
-            }
+        if let Some(found) = self.lookup_at_hand(resource, visitor)? {
+            return Ok(Some(found));
+        }
+        if let (Resource::Config | Resource::Root(_) | Resource::Ref(_), true) =
+            (resource, self.is_coherent())
+        {
+            return self.lookup_document(resource, visitor).await;
         }
         match (*resource, self.is_coherent()) {
             (Resource::Delta { from, to, file }, true) => {
@@ -303,9 +328,6 @@ impl Repo {
     /// An object; one whose name is gone, for the grace.
     async fn lookup_object(&self, object: grace::Object) -> Result<Option<Found>, Unreadable> {
         let now = Instant::now();
-        if let Some(found) = self.cache.trusted(object, now).await? {
-            return Ok(Some(found));
-        }
         let (checksum, kind) = object;
         let resource = Resource::Object { checksum, kind };
         let directory = self.directory();
@@ -344,7 +366,22 @@ impl Repo {
                 cause,
             ));
         };
-        let generation = match resource {
+        let generation = self.generation_for(resource, visitor, current);
+        match generation.find(resource) {
+            // The error that it gives is the answer.
+            None if generation.unreadable.may_contain(resource) => self.lookup_file(resource).await,
+            found => Ok(found),
+        }
+    }
+
+    /// The generation that this visitor has to see a document of.
+    fn generation_for(
+        &self,
+        resource: &Resource<'_>,
+        visitor: &Visitor,
+        current: Arc<Generation>,
+    ) -> Arc<Generation> {
+        match resource {
             // Clients ask for these first (client-contract 1.4).
             Resource::Root(RootDocument::SummarySignature | RootDocument::SummaryIndex) => {
                 visitor.pin(&self.lineage, &current, Instant::now());
@@ -354,11 +391,6 @@ impl Repo {
                 .pinned(&self.lineage, Instant::now())
                 .unwrap_or(current),
             _ => current,
-        };
-        match generation.find(resource) {
-            // The error that it gives is the answer.
-            None if generation.unreadable.may_contain(resource) => self.lookup_file(resource).await,
-            found => Ok(found),
         }
     }
 

@@ -139,7 +139,7 @@ impl Request {
     }
 
     /// The connection's counters.
-    pub(super) fn activity(&self) -> &Activity {
+    pub fn activity(&self) -> &Activity {
         &self.0
     }
 }

@@ -25,12 +25,8 @@ use crate::listener::stream::Stream;
 const PIECE: usize = 512 * 1024;
 
 /// What is read and encrypted at a time: it stays in the processor's cache from one
-/// to the other.
-const FAST: usize = 64 * 1024;
-
-/// The same, while the client is slow: what is encrypted has to be kept until it is
-/// taken.
-const SLOW: usize = 16 * 1024;
+/// to the other, and is what a client that stops reading makes this process keep.
+const AT_ONCE: usize = 64 * 1024;
 
 /// How many slices hyper has in front of a file at most: a header, and 16 chunks of
 /// a body.
@@ -39,7 +35,7 @@ const MOST_SLICES: usize = 18;
 thread_local! {
     /// Where bytes are read for a moment, on their way to encryption or a socket.
     /// One for each thread, since no connection needs it from one call to the next.
-    static SCRATCH: RefCell<Box<[MaybeUninit<u8>]>> = RefCell::new(Box::new_uninit_slice(FAST));
+    static SCRATCH: RefCell<Box<[MaybeUninit<u8>]>> = RefCell::new(Box::new_uninit_slice(AT_ONCE));
 }
 
 /// How files of a connection are sent.
@@ -50,8 +46,6 @@ pub(super) struct Sender {
     warming: Option<JoinHandle<io::Result<()>>>,
     /// Whether that has just been done, so that it is not asked for once more.
     warm: bool,
-    /// How many bytes to encrypt at a time.
-    pace: usize,
 }
 
 impl Sender {
@@ -60,7 +54,6 @@ impl Sender {
             by_kernel,
             warming: None,
             warm: false,
-            pace: FAST,
         }
     }
 }
@@ -104,17 +97,7 @@ impl Transport {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_taken(cx))?;
-        let written = match slices {
-            [slice] if slice.len() > self.sender.pace => {
-                let bytes = &slice[..self.sender.pace];
-                forward!(self.stream, poll_write, cx, bytes)
-            }
-            slices => forward!(self.stream, poll_write_vectored, cx, slices),
-        };
-        if written.is_ready() {
-            self.sender.pace = FAST.min(2 * self.sender.pace);
-        }
-        written
+        forward!(self.stream, poll_write_vectored, cx, slices)
     }
 
     /// Waits until the client has taken what was encrypted for it. Nothing more is
@@ -122,7 +105,6 @@ impl Transport {
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Layer::Tls(stream) if stream.get_ref().1.wants_write() => {
-                self.sender.pace = SLOW;
                 Pin::new(stream.as_mut()).poll_flush(cx)
             }
             _ => Poll::Ready(Ok(())),
@@ -268,7 +250,7 @@ impl Transport {
         len: usize,
     ) -> Poll<Result<Sent, Failure>> {
         ready!(self.poll_taken(cx)).map_err(Failure::Socket)?;
-        let len = len.min(self.sender.pace);
+        let len = len.min(AT_ONCE);
         let head_len: usize = head.iter().map(|slice| slice.len()).sum();
         SCRATCH.with_borrow_mut(|scratch| {
             let scratch = &mut scratch[..len];
@@ -289,7 +271,6 @@ impl Transport {
             let slices = &slices[..=head.len()];
             let count = ready!(forward!(self.stream, poll_write_vectored, cx, slices))
                 .map_err(Failure::Socket)?;
-            self.sender.pace = FAST.min(2 * self.sender.pace);
             let head = head_len.min(count);
             Poll::Ready(Ok(Sent::Some {
                 head,

@@ -38,8 +38,8 @@ async fn remember(cache: &Cache, object: Object, file: &FileContent, now: Instan
     cache.remember(object, file.clone(), &found, now);
 }
 
-async fn is_trusted(cache: &Cache, object: Object, now: Instant) -> bool {
-    cache.trusted(object, now).await.unwrap().is_some()
+fn is_trusted(cache: &Cache, object: Object, now: Instant) -> bool {
+    cache.trusted(object, now).unwrap().is_some()
 }
 
 async fn is_found_gone(cache: &Cache, object: Object, now: Instant) -> bool {
@@ -53,12 +53,12 @@ async fn what_was_seen_is_trusted_for_a_moment() {
     for (number, len) in [(1, 100), (2, 100_000)] {
         let file = write(directory.path(), "file", len);
         remember(&cache, object(number), &file, start).await;
-        assert!(is_trusted(&cache, object(number), start + TRUSTED / 2).await);
-        assert!(!is_trusted(&cache, object(number), start + TRUSTED).await);
+        assert!(is_trusted(&cache, object(number), start + TRUSTED / 2));
+        assert!(!is_trusted(&cache, object(number), start + TRUSTED));
         let seen = start + TRUSTED;
         let confirmed = cache.confirmed(object(number), file.identity(), seen);
         assert_eq!(confirmed.unwrap().content.len(), len as u64);
-        assert!(is_trusted(&cache, object(number), seen + TRUSTED / 2).await);
+        assert!(is_trusted(&cache, object(number), seen + TRUSTED / 2));
         // Another file was put in its place.
         let other = write(directory.path(), "other", len + 1);
         assert!(
@@ -67,11 +67,11 @@ async fn what_was_seen_is_trusted_for_a_moment() {
                 .is_none()
         );
     }
-    assert!(!is_trusted(&cache, object(3), start).await);
+    assert!(!is_trusted(&cache, object(3), start));
     let start = start + TRUSTED;
     cache.distrust(start);
     assert!(
-        !is_trusted(&cache, object(1), start).await,
+        !is_trusted(&cache, object(1), start),
         "of another directory"
     );
 }
@@ -84,7 +84,7 @@ async fn what_can_change_is_always_asked_for() {
     let metadata = (checksum, ObjectKind::CommitMeta);
     let file = write(directory.path(), "file", 100);
     remember(&cache, metadata, &file, now).await;
-    assert!(!is_trusted(&cache, metadata, now).await);
+    assert!(!is_trusted(&cache, metadata, now));
     // It is so young that a second change might not show.
     assert!(cache.confirmed(metadata, file.identity(), now).is_none());
     assert!(is_found_gone(&cache, metadata, now).await);
@@ -118,7 +118,7 @@ async fn without_room_everything_is_asked_for() {
     let file = write(directory.path(), "file", 100);
     remember(&cache, object(1), &file, now).await;
     assert_eq!(cache.contents.len(), 0);
-    assert!(!is_trusted(&cache, object(1), now).await);
+    assert!(!is_trusted(&cache, object(1), now));
     assert!(is_found_gone(&cache, object(1), now).await);
 }
 
