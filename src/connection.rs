@@ -281,10 +281,14 @@ impl Attendant {
             if !parts.read_buf.is_empty() {
                 return Err(Ended::Failed("bytes of a request were left over".into()));
             }
+            tracing::trace!(peer = %self.visitor, "a client rests");
             self.rests.one_more();
             let woken = rest::rest(&mut transport, &mut self.drain, &self.activity, &watchdog);
             match woken.await {
-                Woken::ByItsClient => watchdog.woken(),
+                Woken::ByItsClient => {
+                    tracing::trace!(peer = %self.visitor, "a client comes back");
+                    watchdog.woken();
+                }
                 Woken::ForGood => return self.part(transport).await,
             }
         }
