@@ -4,18 +4,22 @@
 //!
 //! # The story of one request
 //!
-//! A [`listener`] accepts a socket, and [`connection`] finds a free slot for it. In
-//! a task of its own the client's handshake is made ([`tls`]), and hyper reads a
-//! request from the [`transport`], under the deadlines of a [`watchdog`].
-//! [`http::Service::answer`] decodes its path, finds the repository or directory
-//! by prefix ([`routes`]), and has the rest read as a [`resource::Resource`] by
-//! the grammar in [`resource::path`]. [`repo`] turns that into content: a mutable
-//! document comes from the [`repo::generation`] that this visitor has to see, the
+//! A [`listener`] accepts a socket, [`connection`] finds a free slot for it, and one
+//! of the [`reactors`] serves it from then on. The client's handshake is made
+//! ([`tls`]), after which the kernel may take over the records ([`tls::kernel`]), and
+//! hyper reads a request from the [`transport`], under the deadlines of a
+//! [`watchdog`]. [`http::Service`] decodes its path, finds the repository or
+//! directory by prefix ([`routes`]), and has the rest read as a
+//! [`resource::Resource`] by the grammar in [`resource::path`]. [`repo`] turns that
+//! into content: a mutable document comes from the [`repo::generation`] that this
+//! visitor has to see, an object that was asked for lately from [`repo::cache`], the
 //! rest through [`files`], which opens beneath the repository's directory and
-//! nowhere else.
+//! nowhere else. What is at hand is answered at once, the rest by a future.
 //! With what is known of the bytes, [`http::conditional`] makes a validator and
 //! judges preconditions, [`http::range`] selects, [`http::response`] makes the
-//! reply; hyper sends its [`http::Body`] through the same transport.
+//! reply. hyper sends its [`http::Body`] through the same transport: memory is
+//! written, for a file hyper passes on a placeholder ([`transport::outbox`]), and
+//! the transport sends the file in its place.
 //!
 //! ```text
 //! start,   main ─ config ─ daemon ─┬─ tls (load), routes ─ repo, statics (open)
@@ -24,8 +28,9 @@
 //! brake    main ─ control::client ═ control::server ─ control::brakes ─┬─ repo
 //!                                                                      └─ systemd
 //!
-//! request  listener ─ tls ─ connection ─ http ─ routes ─ resource::path ─ repo ─ files
-//!                                         └ conditional, range, response ─ transport
+//! request  listener ─ reactors ─ tls ─ connection ─ http ─ routes ─ resource::path
+//!                                                    │              └ repo ─ cache, files
+//!                                                    └ conditional, range, response ─ transport
 //! ```
 //!
 //! # The story of one publication
@@ -59,7 +64,7 @@
 //! - [`logging`]: the log.
 //!
 //! The way of a request, and back:
-//! - [`listener`], [`tls`], [`connection`], [`watchdog`], [`transport`];
+//! - [`listener`], [`reactors`], [`tls`], [`connection`], [`watchdog`], [`transport`];
 //! - [`tls::kernel`]: records that the kernel does;
 //! - [`http`]: a request becomes a reply;
 //! - [`routes`], [`statics`], [`repo`];
@@ -79,7 +84,7 @@
 //! - [`http`] knows no sockets and no TLS, so that tests and benchmarks can call
 //!   [`http::Service::answer`] with nothing around it.
 //! - Only [`connection`] knows both a socket and HTTP. Only [`tls`] names
-//!   rustls, and only [`watch`] notify.
+//!   rustls, only [`watch`] notify, and only [`transport`] sendfile.
 //! - Every name that is opened for a request comes from
 //!   [`resource::path::file_path`], never from request text, and is opened
 //!   beneath a directory descriptor. [`repo::observation`] alone looks further,
@@ -89,7 +94,9 @@
 //! - What `status` shows of the daemon is written to [`control::board`] by it.
 //! - [`control::brakes`] knows no sockets, and [`systemd`] does not know what the
 //!   bytes mean that it has kept.
-//! - There are no globals: what a connection needs is passed to it.
+//! - There are no globals: what a connection needs is passed to it. (Threads have
+//!   buffers of their own in [`transport`], which hold nothing between two calls, and
+//!   there is a region of addresses that nobody reads.)
 //! - `unsafe` is found at the edge to a system call or to hyper's buffers, each
 //!   with its reason, and nowhere else.
 
