@@ -175,6 +175,48 @@ fn what_the_kernel_cannot_send_is_read() {
     }
 }
 
+/// A transfer that had to wait for the disk once has the pool read for it the next
+/// time as well: the thread that serves also serves others meanwhile.
+#[test]
+fn only_the_pool_waits_for_the_disk() {
+    const LEN: usize = 1_000_000;
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(LEN));
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let file = trace.path().to_str().unwrap();
+    let mut server = Process::start_under(
+        setup(&repo),
+        "strace",
+        &[
+            "-f",
+            "-qq",
+            "-yy",
+            "--decode-pids=comm",
+            "-o",
+            file,
+            "-e",
+            "trace=pread64,preadv2",
+            // Every other look finds nothing in memory.
+            "-e",
+            "inject=preadv2:error=EAGAIN:when=1+2",
+        ],
+    );
+    assert!(
+        tls_client(&server).get(&path).body == common::pattern(LEN),
+        "other bytes"
+    );
+    end_child(&mut server);
+    let trace = fs::read_to_string(trace.path()).unwrap();
+    let object = path.trim_start_matches("/repo/");
+    let reads = || {
+        let waits = |line: &&str| line.contains("pread64(") && line.contains(object);
+        trace.lines().filter(waits)
+    };
+    assert!(reads().count() > 3, "it had not to wait: {trace}");
+    let stalls: Vec<_> = reads().filter(|line| line.contains("<reactor>")).collect();
+    assert!(stalls.is_empty(), "{stalls:#?}");
+}
+
 /// Ends the server, which is strace's child (strace passes no signal on), and
 /// strace with it.
 fn end_child(server: &mut Process) {

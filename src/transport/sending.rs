@@ -252,11 +252,13 @@ impl Transport {
         ready!(self.poll_taken(cx)).map_err(Failure::Socket)?;
         let len = len.min(AT_ONCE);
         let head_len: usize = head.iter().map(|slice| slice.len()).sum();
+        // It says nothing of what comes after.
+        let is_warm = std::mem::take(&mut self.sender.warm);
         SCRATCH.with_borrow_mut(|scratch| {
             let scratch = &mut scratch[..len];
             let is_cached = part.file.fill_cached(part.position, scratch);
             if !is_cached.map_err(Failure::File)? {
-                if !std::mem::take(&mut self.sender.warm) {
+                if !is_warm {
                     return Poll::Ready(Ok(Sent::Cold(len)));
                 }
                 // A kernel or a file system that never tells, or no memory to spare.
