@@ -19,6 +19,10 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Reactors(Vec<Reactor>);
 
+/// Threads of all of them together that wait for a disk which does not answer: no
+/// more than one event loop would have.
+const MOST_BLOCKING: usize = 512;
+
 #[derive(Debug)]
 struct Reactor {
     handle: Handle,
@@ -35,10 +39,9 @@ impl Reactors {
     /// If threads or descriptors cannot be had.
     pub fn start() -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, NonZero::get);
-        (0..count)
-            .map(|_| Reactor::start())
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let blocking = (MOST_BLOCKING / count).max(16);
+        let reactors = (0..count).map(|_| Reactor::start(blocking));
+        reactors.collect::<Result<_, _>>().map(Self)
     }
 
     /// Has a task done by the one that has the fewest.
@@ -55,8 +58,12 @@ impl Reactors {
 }
 
 impl Reactor {
-    fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+    /// With as many threads beside it that may wait for a disk.
+    fn start(blocking: usize) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(blocking)
+            .build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         thread::Builder::new()
@@ -100,7 +107,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_is_done_by_the_one_that_has_the_fewest() {
-        let reactors = Reactors(vec![Reactor::start().unwrap(), Reactor::start().unwrap()]);
+        let reactors = Reactors(vec![
+            Reactor::start(16).unwrap(),
+            Reactor::start(16).unwrap(),
+        ]);
         let loads = || -> Vec<_> {
             let load = |it: &Reactor| it.tasks.load(Ordering::Relaxed);
             reactors.0.iter().map(load).collect()
@@ -130,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_unfinished_ends_with_the_threads() {
-        let reactors = Reactors(vec![Reactor::start().unwrap()]);
+        let reactors = Reactors(vec![Reactor::start(16).unwrap()]);
         let (kept, dropped) = oneshot::channel::<()>();
         reactors.spawn(async move {
             std::future::pending::<()>().await;

@@ -88,8 +88,8 @@ fn a_small_reply_is_one_write() {
                 .filter(|line| line.contains("<TCP:") && line.contains(&port))
                 .count()
         });
-        // Over HTTP/2 the first reply may leave together with what greets the client.
-        let expected = if name == "h2" { 9..=10 } else { 10..=10 };
+        // Over HTTP/2 what greets the client leaves with a reply or by itself.
+        let expected = if name == "h2" { 8..=12 } else { 10..=10 };
         assert!(
             expected.contains(&(counts[1] - counts[0])),
             "{name}: {counts:?}"

@@ -156,7 +156,8 @@ pub struct Transfer {
     /// Whether the kernel sends files by itself.
     pub zero_copy: ZeroCopy,
     /// Bytes of memory for the contents of small objects, in each repository. With
-    /// 0 nothing is remembered, open files neither.
+    /// 0 each request opens its file; what was open lately is kept for those whose
+    /// objects are deleted meanwhile.
     pub cache: u64,
 }
 

@@ -150,9 +150,9 @@ impl FileContent {
     pub fn warm_in_pool(&self, offset: u64, len: usize) -> JoinHandle<io::Result<()>> {
         let file = self.clone();
         tokio::task::spawn_blocking(move || {
-            let mut buffer = Box::new_uninit_slice(len.min(Chunks::SIZE));
-            for at in (0..len).step_by(Chunks::SIZE) {
-                let buffer = &mut buffer[..(len - at).min(Chunks::SIZE)];
+            let mut buffer = Box::new_uninit_slice(len.min(READ));
+            for at in (0..len).step_by(READ) {
+                let buffer = &mut buffer[..(len - at).min(READ)];
                 file.fill_waiting(offset + at as u64, buffer)?;
             }
             Ok(())
@@ -180,7 +180,7 @@ impl FileContent {
         let mut hasher = Hasher::new();
         let mut offset = 0;
         while offset < self.len() {
-            let len = (self.len() - offset).min(Chunks::SIZE as u64) as usize;
+            let len = (self.len() - offset).min(READ as u64) as usize;
             hasher.update(&self.read_blocking(offset, len)?);
             offset += len as u64;
         }
@@ -196,6 +196,10 @@ impl FileContent {
     }
 }
 
+/// Bytes to read at a time of a file that nobody is sent: as many as stay in the
+/// processor's cache.
+const READ: usize = 64 * 1024;
+
 /// The bytes of a part of a file, a chunk at a time.
 #[derive(Debug)]
 pub struct Chunks {
@@ -206,9 +210,9 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Bytes of a chunk. Small enough to stay in the processor's cache between
-    /// reading and encryption, large enough to make system calls rare.
-    pub const SIZE: usize = 64 * 1024;
+    /// Bytes of a chunk: a frame of HTTP/2, as large as clients take it unless they
+    /// say otherwise. Of each stream as much is kept while its client does not read.
+    pub const SIZE: usize = 16 * 1024;
 
     /// The bytes from `start` to before `end`.
     pub fn new(file: FileContent, start: u64, end: u64) -> Self {

@@ -32,10 +32,7 @@ pub enum Patience {
     Wait,
 }
 
-/// Opens a file without making other work of this thread wait for the disk.
-///
-/// While there is no file descriptor left this waits, up to 5 s: clients forgive
-/// a delay, and not an error.
+/// As [`open_or`], with nobody who could make room.
 ///
 /// # Errors
 /// As [`Directory::open_file`].
@@ -43,6 +40,22 @@ pub async fn open(
     directory: &Arc<Directory>,
     name: &str,
     links: Links,
+) -> Result<Option<OpenFile>, Unreadable> {
+    open_or(directory, name, links, || {}).await
+}
+
+/// Opens a file without making other work of this thread wait for the disk.
+///
+/// While there is no file descriptor left this waits, up to 5 s: clients forgive
+/// a delay, and not an error. `make_room` is told then; perhaps it can close some.
+///
+/// # Errors
+/// As [`Directory::open_file`].
+pub async fn open_or(
+    directory: &Arc<Directory>,
+    name: &str,
+    links: Links,
+    make_room: impl Fn(),
 ) -> Result<Option<OpenFile>, Unreadable> {
     const PAUSE: Duration = Duration::from_millis(50);
     const MOST_PAUSES: usize = 100;
@@ -54,6 +67,7 @@ pub async fn open(
                     tracing::error!(%error, remedy = error.remedy(), "a client has to wait");
                 }
                 pauses += 1;
+                make_room();
                 tokio::time::sleep(PAUSE).await;
             }
             result => return result,

@@ -65,6 +65,9 @@ impl From<&'static str> for Body {
     }
 }
 
+/// How much of what is in memory is handed over at a time.
+const PIECE: usize = 64 * 1024;
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;
@@ -78,7 +81,7 @@ impl http_body::Body for Body {
         let chunk = match &mut self.0 {
             Source::Memory(bytes) if bytes.is_empty() => None,
             // In pieces, so that what a connection buffers stays bounded.
-            Source::Memory(bytes) => Some(bytes.split_to(bytes.len().min(Chunks::SIZE))),
+            Source::Memory(bytes) => Some(bytes.split_to(bytes.len().min(PIECE))),
             Source::File(chunks) => match ready!(chunks.poll_next(context)) {
                 None => None,
                 Some(Ok(bytes)) => Some(bytes),

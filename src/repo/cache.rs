@@ -163,6 +163,8 @@ impl Cache {
             digest: as_found.digest,
             seen: AtomicU64::new(self.milliseconds(now)),
         });
+        // Of another file, perhaps.
+        self.contents.remove(&object);
         self.remember_bytes(object, &as_found.content, &sighting);
         self.files.insert(object, (file, sighting));
     }
@@ -177,7 +179,7 @@ impl Cache {
                 };
                 self.contents.insert(object, small);
             }
-            _ => _ = self.contents.remove(&object),
+            _ => {}
         }
     }
 
@@ -216,7 +218,7 @@ impl Cache {
             .retain(|_, (_, sighting)| self.is_in_grace(sighting, now));
     }
 
-    /// Closes all files. Memory is kept.
+    /// Closes all files, for somebody needs descriptors. Memory is kept.
     pub fn close_files(&self) {
         self.files.clear();
     }
@@ -295,8 +297,9 @@ impl BuildHasher for ByChecksum {
 
 impl Hasher for ChecksumHasher {
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 ^= u64::from_ne_bytes(*first);
+        let both = bytes.first_chunk().zip(bytes.last_chunk());
+        if let Some((first, last)) = both {
+            self.0 ^= u64::from_ne_bytes(*first) ^ u64::from_be_bytes(*last);
         }
     }
 
@@ -305,10 +308,13 @@ impl Hasher for ChecksumHasher {
         self.0 = self.0.rotate_left(kind as u32 * 8 + 1);
     }
 
+    /// The length of a checksum says nothing.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
-        self.0
+        // The golden ratio (Fibonacci hashing): names that somebody made up differ in
+        // few places.
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 

@@ -331,7 +331,7 @@ impl Repo {
         let (checksum, kind) = object;
         let resource = Resource::Object { checksum, kind };
         let directory = self.directory();
-        if let Some(file) = open(&directory, &resource).await? {
+        if let Some(file) = self.open_file(&directory, &resource).await? {
             if let Some(found) = self.cache.confirmed(object, file.identity(), now) {
                 return Ok(Some(found));
             }
@@ -461,7 +461,7 @@ impl Repo {
         directory: &Arc<Directory>,
         resource: &Resource<'_>,
     ) -> Result<Option<Found>, Unreadable> {
-        match open(directory, resource).await? {
+        match self.open_file(directory, resource).await? {
             Some(file) => self.found(resource, file).await.map(Some),
             None => Ok(None),
         }
@@ -480,31 +480,32 @@ impl Repo {
         Ok(Found::once(content, digest))
     }
 
+    /// Opens the file that holds a resource; `None` if there is none.
+    async fn open_file(
+        &self,
+        directory: &Arc<Directory>,
+        resource: &Resource<'_>,
+    ) -> Result<Option<FileContent>, Unreadable> {
+        let name = file_path(resource);
+        let links = match resource {
+            // An alias is a link inside refs/ (`ostree refs --alias`).
+            Resource::Ref(_) => Links::Inside("refs"),
+            _ => Links::Refused,
+        };
+        match files::open_or(directory, &name, links, || self.cache.close_files()).await {
+            // The first half of a ref's name is a directory, and no ref.
+            Err(Unreadable {
+                cause: Cause::NotRegular(FileType::Directory),
+                ..
+            }) if matches!(resource, Resource::Ref(_)) => Ok(None),
+            opened => Ok(opened?.map(|file| FileContent::new(file, directory.path().join(name)))),
+        }
+    }
+
     /// Has more room for what it remembers from now on, or less.
     pub fn make_room(&self, room: Room) {
         self.grace.make_room(room);
         self.cache.make_room(room);
-    }
-}
-
-/// Opens the file that holds a resource; `None` if there is none.
-async fn open(
-    directory: &Arc<Directory>,
-    resource: &Resource<'_>,
-) -> Result<Option<FileContent>, Unreadable> {
-    let name = file_path(resource);
-    let links = match resource {
-        // An alias is a link inside refs/ (`ostree refs --alias`).
-        Resource::Ref(_) => Links::Inside("refs"),
-        _ => Links::Refused,
-    };
-    match files::open(directory, &name, links).await {
-        // The first half of a ref's name is a directory, and no ref.
-        Err(Unreadable {
-            cause: Cause::NotRegular(FileType::Directory),
-            ..
-        }) if matches!(resource, Resource::Ref(_)) => Ok(None),
-        opened => Ok(opened?.map(|file| FileContent::new(file, directory.path().join(name)))),
     }
 }
 

@@ -75,7 +75,8 @@ impl Repo {
         if let Some(new) = self.publications.current().filter(|_| self.is_coherent()) {
             let replaced = self.directory.swap(Arc::clone(&new.directory));
             if !Arc::ptr_eq(&replaced, &new.directory) {
-                self.cache.distrust(now);
+                // Now, not when this look began.
+                self.cache.distrust(Instant::now());
                 *lock(&self.former) = Some((replaced, now));
             }
             if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &new)) {

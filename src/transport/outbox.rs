@@ -44,15 +44,17 @@ struct Queue {
 /// A part of a file, from `position` on.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    number: u8,
+    pub(super) number: u8,
     pub(super) file: FileContent,
     pub(super) position: u64,
+    left: usize,
 }
 
 impl Outbox {
     /// Takes the `len` bytes of a file from `position` on, or the beginning of
     /// them, and gives what stands for them.
     pub(super) fn put(&self, file: FileContent, position: u64, len: u64) -> Placeholder {
+        let remaining = len.min(LONGEST as u64) as usize;
         let mut queue = self.lock();
         let number = queue.next;
         queue.next = number.wrapping_add(1);
@@ -60,11 +62,9 @@ impl Outbox {
             number,
             file,
             position,
+            left: remaining,
         });
-        Placeholder {
-            number,
-            remaining: len.min(LONGEST as u64) as usize,
-        }
+        Placeholder { number, remaining }
     }
 
     /// The part that a placeholder stands for. Those before it have been sent.
@@ -82,11 +82,15 @@ impl Outbox {
             .ok_or_else(|| io::Error::other("a placeholder stands for no file"))
     }
 
-    /// So many bytes of the first part were sent.
+    /// So many bytes of the first part were sent. Its file is let go of with the last
+    /// of them.
     pub(super) fn sent(&self, count: usize) {
-        if let Some(front) = self.lock().parts.front_mut() {
+        let mut queue = self.lock();
+        if let Some(front) = queue.parts.front_mut() {
             front.position += count as u64;
+            front.left = front.left.saturating_sub(count);
         }
+        queue.parts.pop_front_if(|front| front.left == 0);
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

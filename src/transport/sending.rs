@@ -18,15 +18,18 @@ use super::activity::Way;
 use super::outbox::{self, Part};
 use super::{Layer, Transport, forward};
 use crate::files::FileContent;
-use crate::listener::stream::Stream;
+use crate::listener::stream::{Stream, send_room};
 
-/// What the kernel is told to send at a time. Whether that much is in memory is
-/// asked at both ends of it.
+/// What the kernel is told to send at a time, after a look whether that much is in
+/// memory.
 const PIECE: usize = 512 * 1024;
 
 /// What is read and encrypted at a time: it stays in the processor's cache from one
-/// to the other, and is what a client that stops reading makes this process keep.
+/// to the other.
 const AT_ONCE: usize = 64 * 1024;
+
+/// The longest content of a TLS record (RFC 8446, section 5.1).
+const RECORD: usize = 16 * 1024;
 
 /// How many slices hyper has in front of a file at most: a header, and 16 chunks of
 /// a body.
@@ -44,8 +47,9 @@ pub(super) struct Sender {
     by_kernel: bool,
     /// What is being read so that it is in memory.
     warming: Option<JoinHandle<io::Result<()>>>,
-    /// Whether that has just been done, so that it is not asked for once more.
-    warm: bool,
+    /// What was read so for the part of this number, up to which position; it need not
+    /// be asked for once more.
+    warm: (u8, u64),
 }
 
 impl Sender {
@@ -53,8 +57,26 @@ impl Sender {
         Self {
             by_kernel,
             warming: None,
-            warm: false,
+            warm: (0, 0),
         }
+    }
+}
+
+impl Sender {
+    /// How much of the next `len` bytes of a part to send at a time: not what was
+    /// read for it together with what may have to be read.
+    fn warm_len(&self, part: &Part, len: usize) -> usize {
+        let (number, end) = self.warm;
+        match usize::try_from(end.saturating_sub(part.position)) {
+            Ok(warm @ 1..) if number == part.number => len.min(warm),
+            _ => len,
+        }
+    }
+
+    /// Whether the next `len` bytes of a part were just read.
+    fn is_warm(&self, part: &Part, len: usize) -> bool {
+        let (number, end) = self.warm;
+        number == part.number && part.position + len as u64 <= end
     }
 }
 
@@ -97,7 +119,23 @@ impl Transport {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_taken(cx))?;
-        forward!(self.stream, poll_write_vectored, cx, slices)
+        match slices {
+            [slice] if slice.len() > RECORD => {
+                let bytes = &slice[..slice.len().min(self.room())];
+                forward!(self.stream, poll_write, cx, bytes)
+            }
+            slices => forward!(self.stream, poll_write_vectored, cx, slices),
+        }
+    }
+
+    /// How much to encrypt at a time. What is encrypted and does not fit into the
+    /// socket has to be kept for as long as the client does not read; so no more
+    /// than fits, if that is more than a record.
+    fn room(&self) -> usize {
+        match &self.stream {
+            Layer::Tls(_) => send_room(self.stream.socket()).clamp(RECORD, AT_ONCE),
+            _ => AT_ONCE,
+        }
     }
 
     /// Waits until the client has taken what was encrypted for it. Nothing more is
@@ -125,7 +163,6 @@ impl Transport {
                 self.sender.warming = None;
                 let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
                 read.map_err(Failure::File)?;
-                self.sender.warm = true;
             }
             let sent = match self.sender.by_kernel {
                 true => self.poll_sendfile(cx, head, part, len),
@@ -139,6 +176,7 @@ impl Transport {
                 }
                 Sent::Cold(len) if head.is_empty() => {
                     self.sender.warming = Some(part.file.warm_in_pool(part.position, len));
+                    self.sender.warm = (part.number, part.position + len as u64);
                 }
                 // It can leave meanwhile.
                 Sent::Cold(_) => {
@@ -157,8 +195,8 @@ impl Transport {
         part: &Part,
         len: usize,
     ) -> Poll<Result<Sent, Failure>> {
-        let len = len.min(PIECE);
-        if !std::mem::take(&mut self.sender.warm)
+        let len = self.sender.warm_len(part, len.min(PIECE));
+        if !self.sender.is_warm(part, len)
             && !is_cached(&part.file, part.position, len).map_err(Failure::File)?
         {
             return Poll::Ready(Ok(Sent::Cold(len)));
@@ -250,15 +288,17 @@ impl Transport {
         len: usize,
     ) -> Poll<Result<Sent, Failure>> {
         ready!(self.poll_taken(cx)).map_err(Failure::Socket)?;
-        let len = len.min(AT_ONCE);
+        let len = match len > RECORD {
+            true => len.min(self.room()),
+            false => len,
+        };
         let head_len: usize = head.iter().map(|slice| slice.len()).sum();
-        // It says nothing of what comes after.
-        let is_warm = std::mem::take(&mut self.sender.warm);
+        let len = self.sender.warm_len(part, len);
         SCRATCH.with_borrow_mut(|scratch| {
             let scratch = &mut scratch[..len];
             let is_cached = part.file.fill_cached(part.position, scratch);
             if !is_cached.map_err(Failure::File)? {
-                if !is_warm {
+                if !self.sender.is_warm(part, len) {
                     return Poll::Ready(Ok(Sent::Cold(len)));
                 }
                 // A kernel or a file system that never tells, or no memory to spare.
@@ -313,15 +353,18 @@ impl Failure {
     }
 }
 
-/// Whether both ends of a part of a file are in memory; what is between them is then
-/// too, as a rule, for files are read ahead.
+/// Whether a part of a file is in memory, as far as a byte every now and then tells:
+/// files are read ahead, but somebody may have asked for other parts of it before.
 fn is_cached(file: &FileContent, position: u64, len: usize) -> io::Result<bool> {
-    let mut byte = [MaybeUninit::uninit()];
-    let last = position + len as u64 - 1;
-    Ok(
-        file.fill_cached(position, &mut byte)?
-            && (len == 1 || file.fill_cached(last, &mut byte)?),
-    )
+    const STRIDE: usize = 128 * 1024;
+    let last = len.saturating_sub(1);
+    for offset in (0..last).step_by(STRIDE).chain([last]) {
+        let mut byte = [MaybeUninit::uninit()];
+        if !file.fill_cached(position + offset as u64, &mut byte)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Does something with a socket as soon as it can be written to.

@@ -19,8 +19,9 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::Transport;
 
-/// How much is staged before it is written, flushed or not: four TLS records.
-const STAGE: usize = 64 * 1024;
+/// How much is staged before it is written, flushed or not: two TLS records. More
+/// saves little, and is kept for a client that does not read.
+const STAGE: usize = 32 * 1024;
 
 thread_local! {
     /// The stage of whichever connection is being polled. A connection has one of
@@ -40,6 +41,8 @@ struct Stage {
     written: usize,
     /// Whether the stream is to be flushed when the stage is empty.
     flush: bool,
+    /// Whether the client has yet to take what is staged.
+    blocked: bool,
 }
 
 impl Staged {
@@ -50,6 +53,7 @@ impl Staged {
             staged: Vec::new(),
             written: 0,
             flush: false,
+            blocked: false,
         })))
     }
 
@@ -91,12 +95,17 @@ impl Stage {
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.staged.len() {
             let rest = &self.staged[self.written..];
-            match ready!(Pin::new(&mut self.transport).poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+            match Pin::new(&mut self.transport).poll_write(cx, rest)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => self.written += count,
+                Poll::Pending => {
+                    self.block();
+                    return Poll::Pending;
+                }
             }
         }
         self.written = 0;
+        self.blocked = false;
         let mut empty = std::mem::take(&mut self.staged);
         if empty.capacity() > 0 {
             empty.clear();
@@ -105,10 +114,20 @@ impl Stage {
         Poll::Ready(Ok(()))
     }
 
+    /// Keeps for a slow client no more than what it has not taken.
+    fn block(&mut self) {
+        if !self.blocked {
+            self.staged = self.staged.split_off(self.written);
+            self.staged.shrink_to_fit();
+            self.written = 0;
+        }
+        self.blocked = true;
+    }
+
     /// Makes room for what hyper writes next.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // What was begun and not taken is for a slow client, and grows no more.
-        if self.written > 0 || self.staged.len() >= STAGE {
+        if self.blocked || self.staged.len() >= STAGE {
             ready!(self.poll_empty(cx))?;
         }
         if self.staged.capacity() == 0 {

@@ -27,7 +27,7 @@ pub fn idle(name: &'static str, protocol: Protocol) -> Workload {
                 let idlers = special::idlers(&server, protocol, IDLE, &task).await;
                 measure::settle(&server).await;
                 // What a server tidies up after a while counts in its favour.
-                tokio::time::sleep(Duration::from_secs(3)).await;
+                tokio::time::sleep(Duration::from_secs(8)).await;
                 let after = server.memory_kib();
                 drop(idlers);
                 vec![(after - before) / IDLE as f64]

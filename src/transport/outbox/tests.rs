@@ -49,8 +49,10 @@ fn a_placeholder_stays_the_same_while_it_is_sent() {
     );
     assert_eq!(outbox.part(0).unwrap().position, 1003);
     chunk.advance(LONGEST - 1000);
+    outbox.sent(LONGEST - 1000);
     assert_eq!(number(&chunk), None);
     assert!(chunk.chunk().is_empty());
+    outbox.part(0).expect_err("its file was let go of");
 }
 
 #[test]
