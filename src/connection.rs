@@ -310,7 +310,7 @@ impl Attendant {
             .max_concurrent_streams(64)
             .max_header_list_size(u32::try_from(self.limits.header_size).unwrap_or(u32::MAX))
             // What a slow client makes this process hold for each stream.
-            .max_send_buf_size(16 * 1024)
+            .max_send_buf_size(32 * 1024)
             .serve_connection(staged.clone(), self.service(None));
         let mut watchdog = self.watchdog(Deadlines::http2(&self.limits));
         let mut connection = pin!(connection);

@@ -210,9 +210,10 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Bytes of a chunk: a frame of HTTP/2, as large as clients take it unless they
-    /// say otherwise. Of each stream as much is kept while its client does not read.
-    pub const SIZE: usize = 16 * 1024;
+    /// Bytes of a chunk: two frames of HTTP/2, as large as clients take them unless
+    /// they say otherwise. Of each stream as much is kept while its client does not
+    /// read.
+    pub const SIZE: usize = 32 * 1024;
 
     /// The bytes from `start` to before `end`.
     pub fn new(file: FileContent, start: u64, end: u64) -> Self {

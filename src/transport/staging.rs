@@ -19,9 +19,9 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::Transport;
 
-/// How much is staged before it is written, flushed or not: two TLS records. More
+/// How much is staged before it is written, flushed or not: four TLS records. More
 /// saves little, and is kept for a client that does not read.
-const STAGE: usize = 32 * 1024;
+const STAGE: usize = 64 * 1024;
 
 thread_local! {
     /// The stage of whichever connection is being polled. A connection has one of
