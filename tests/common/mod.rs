@@ -133,6 +133,28 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What `[transfer]` says where a test does not say it: the way that content is to
+/// take, named by the environment, so that `tests/run` can have all of them taken.
+fn forced_transfer() -> &'static str {
+    const VARIABLE: &str = "OSTREE_SERVE_TEST_TRANSFER";
+    let ways = [
+        // As it is without a word: most content comes from memory.
+        ("cached", ""),
+        // Every object is opened and read for each request.
+        ("read", "cache = \"0B\"\nzero_copy = \"off\"\n"),
+        // Every object is opened for each request; the kernel sends the large ones.
+        ("sendfile", "cache = \"0B\"\nzero_copy = \"auto\"\n"),
+    ];
+    let Some(wanted) = std::env::var_os(VARIABLE) else {
+        return "";
+    };
+    let way = ways.iter().find(|(name, _)| *name == wanted);
+    way.map(|(_, lines)| *lines).unwrap_or_else(|| {
+        let known = ways.map(|(name, _)| name).join(", ");
+        panic!("{VARIABLE}={}: known are {known}", wanted.display())
+    })
+}
+
 /// How a [`TestServer`] is to be.
 pub struct Setup {
     directory: TempDir,
@@ -245,6 +267,10 @@ impl Setup {
         if !self.own_certificate {
             self.make_certificate();
         }
+        let transfer = match &*self.transfer {
+            "" => forced_transfer(),
+            said => said,
+        };
         format!(
             "[listen]\n{}control = {:?}\n[tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\n\
              protocols = {}\n{}[limits]\n{}[transfer]\n{}{}",
@@ -253,7 +279,7 @@ impl Setup {
             self.protocols,
             self.extra_tls,
             self.limits,
-            self.transfer,
+            transfer,
             self.mounts
         )
     }
