@@ -190,26 +190,37 @@ impl Client {
 
     /// Reads up to the end of a header.
     pub fn read_head(&mut self) -> io::Result<String> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.extend(self.read_exactly(1)?);
-        }
-        Ok(String::from_utf8(head).expect("an ASCII header"))
+        const END: &[u8] = b"\r\n\r\n";
+        let len = loop {
+            let ahead = self.ahead.make_contiguous();
+            match ahead.windows(END.len()).position(|it| it == END) {
+                Some(at) => break at + END.len(),
+                None => self.read_ahead()?,
+            }
+        };
+        Ok(String::from_utf8(self.read_exactly(len)?).expect("an ASCII header"))
     }
 
     /// Reads so many bytes.
     pub fn read_exactly(&mut self, len: usize) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; 64 * 1024];
         while self.ahead.len() < len {
-            match self.wire.read(&mut buffer)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => {
-                    self.begun = true;
-                    self.ahead.extend(&buffer[..count]);
-                }
+            self.read_ahead()?;
+        }
+        let rest = self.ahead.split_off(len);
+        Ok(std::mem::replace(&mut self.ahead, rest).into())
+    }
+
+    /// Reads what comes next.
+    fn read_ahead(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; 64 * 1024];
+        match self.wire.read(&mut buffer)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.begun = true;
+                self.ahead.extend(&buffer[..count]);
+                Ok(())
             }
         }
-        Ok(self.ahead.drain(..len).collect())
     }
 
     /// Reads until the server ends the connection: all bytes, and the error if

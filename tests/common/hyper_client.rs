@@ -1,5 +1,7 @@
 //! A client that speaks HTTP/2 as well: hyper's, over TLS.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,9 +29,14 @@ impl Sender {
     /// Connects over TLS with this protocol, `h2` or `http/1.1`. The connection
     /// is looked after by a task of the runtime.
     pub async fn connect(server: &TestServer, protocol: &str) -> Self {
-        let stream = TcpStream::connect(server.https()).await.unwrap();
+        Self::connect_to(server.https(), &server.certificate(), protocol).await
+    }
+
+    /// The same to whoever listens there with this certificate.
+    pub async fn connect_to(address: SocketAddr, certificate: &Path, protocol: &str) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let config = Arc::new(tls_config(&server.certificate(), &[protocol]));
+        let config = Arc::new(tls_config(certificate, &[protocol]));
         let name = ServerName::try_from("localhost").unwrap();
         let stream = TlsConnector::from(config)
             .connect(name, stream)
