@@ -12,7 +12,6 @@ use common::client::{Client, connect};
 use common::command::Program;
 use common::process::Process;
 use common::{Setup, TIP, TestRepo, wait_for};
-use rustix::process::Signal;
 
 fn setup(repo: &TestRepo) -> Setup {
     Setup::new().repo("/repo", &repo.path())
@@ -81,7 +80,7 @@ fn a_small_reply_is_one_write() {
                 }
                 .port()
             );
-            end_child(&mut server);
+            server.end_child();
             let trace = fs::read_to_string(trace.path()).unwrap();
             trace
                 .lines()
@@ -123,7 +122,7 @@ fn traced(setup: Setup, fetch: impl FnOnce(&Process) -> Vec<u8>) -> (String, Vec
     let arguments = ["-f", "-qq", "-yy", "-o", file, "-e", calls];
     let mut server = Process::start_under(setup, "strace", &arguments);
     let body = fetch(&server);
-    end_child(&mut server);
+    server.end_child();
     (fs::read_to_string(trace.path()).unwrap(), body)
 }
 
@@ -171,7 +170,7 @@ fn what_the_kernel_cannot_send_is_read() {
                 "other bytes"
             );
         }
-        end_child(&mut server);
+        server.end_child();
     }
 }
 
@@ -205,7 +204,7 @@ fn only_the_pool_waits_for_the_disk() {
         tls_client(&server).get(&path).body == common::pattern(LEN),
         "other bytes"
     );
-    end_child(&mut server);
+    server.end_child();
     let trace = fs::read_to_string(trace.path()).unwrap();
     let object = path.trim_start_matches("/repo/");
     let reads = || {
@@ -215,23 +214,6 @@ fn only_the_pool_waits_for_the_disk() {
     assert!(reads().count() > 3, "it had not to wait: {trace}");
     let stalls: Vec<_> = reads().filter(|line| line.contains("<reactor>")).collect();
     assert!(stalls.is_empty(), "{stalls:#?}");
-}
-
-/// Ends the server, which is strace's child (strace passes no signal on), and
-/// strace with it.
-fn end_child(server: &mut Process) {
-    let pid = server.pid().as_raw_nonzero();
-    let children =
-        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    for child in children
-        .split_whitespace()
-        .filter_map(|child| child.parse().ok())
-    {
-        if let Some(child) = rustix::process::Pid::from_raw(child) {
-            _ = rustix::process::kill_process(child, Signal::TERM);
-        }
-    }
-    server.wait();
 }
 
 #[test]
@@ -252,7 +234,7 @@ fn old_kernels_and_system_call_filters_are_no_obstacle() {
         pull(&server);
         let missing = Client::over(connect(server.http())).get("/repo/refs/heads/none");
         assert_eq!(missing.status, 404, "{faults:?}");
-        end_child(&mut server);
+        server.end_child();
     }
 }
 
@@ -284,7 +266,7 @@ fn a_failing_disk_is_an_error_with_advice() {
             log.contains(&format!("{object}: {reason}")) && log.contains(remedy),
             "{log}"
         );
-        end_child(&mut server);
+        server.end_child();
     }
 }
 
@@ -305,7 +287,7 @@ fn descriptors_that_run_out_for_a_moment_delay_a_reply() {
         Some(server.log()).filter(|log| log.contains("Too many open files"))
     });
     assert!(log.contains("LimitNOFILE="), "{log}");
-    end_child(&mut server);
+    server.end_child();
 }
 
 #[test]
@@ -324,5 +306,5 @@ fn a_disk_that_fails_in_mid_transfer_breaks_that_transfer() {
         "{}",
         server.log()
     );
-    end_child(&mut server);
+    server.end_child();
 }

@@ -38,7 +38,16 @@ pub struct TestRepo {
 
 impl TestRepo {
     pub fn new() -> Self {
-        let directory = TempDir::new().unwrap();
+        Self::within(TempDir::new().unwrap())
+    }
+
+    /// One whose files are on a disk, which is not said of the directory for
+    /// temporary files.
+    pub fn on_disk() -> Self {
+        Self::within(TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+    }
+
+    fn within(directory: TempDir) -> Self {
         tar::Archive::new(REPOSITORY)
             .unpack(directory.path().join("repo"))
             .unwrap();

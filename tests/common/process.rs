@@ -132,6 +132,23 @@ impl Process {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Ends the server, which is the child of a program that passes no signals on, as
+    /// strace, and that program with it.
+    pub fn end_child(&mut self) {
+        self.signal_children(Signal::TERM);
+        self.wait();
+    }
+
+    fn signal_children(&self, signal: Signal) {
+        let pid = self.pid().as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        for child in children.unwrap_or_default().split_whitespace() {
+            if let Some(child) = child.parse().ok().and_then(Pid::from_raw) {
+                _ = kill_process(child, signal);
+            }
+        }
+    }
+
     /// Waits until it has ended.
     pub fn wait(&mut self) -> ExitStatus {
         wait_for("the server to end", || self.child.try_wait().unwrap())
@@ -140,7 +157,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has ended already in most tests.
+        // It has ended already in most tests. What strace traces outlives it.
+        self.signal_children(Signal::KILL);
         _ = self.child.kill();
         _ = self.child.wait();
     }
