@@ -58,9 +58,9 @@ fn a_small_reply_is_one_write() {
     let object = repo.find(".dirtree");
     let path = format!("/repo/{object}");
 
-    // How many more writes it takes to answer eleven requests instead of one.
+    // How many more writes it takes to answer 101 requests instead of one.
     let writes = |name: &str, requests: &dyn Fn(&Process, usize)| {
-        let counts = [1, 11].map(|count| {
+        let counts = [1, 101].map(|count| {
             let trace = tempfile::NamedTempFile::new().unwrap();
             let file = trace.path().to_str().unwrap();
             let calls = "trace=write,writev,sendto,sendmsg";
@@ -87,8 +87,9 @@ fn a_small_reply_is_one_write() {
                 .filter(|line| line.contains("<TCP:") && line.contains(&port))
                 .count()
         });
-        // Over HTTP/2 what greets the client leaves with a reply or by itself.
-        let expected = if name == "h2" { 8..=12 } else { 10..=10 };
+        // Over HTTP/2 the first reply may leave together with what greets the client,
+        // which itself is three writes or five, as the client's answers come.
+        let expected = if name == "h2" { 97..=103 } else { 100..=100 };
         assert!(
             expected.contains(&(counts[1] - counts[0])),
             "{name}: {counts:?}"
