@@ -18,7 +18,7 @@ use common::client::{Client, connect};
 use common::command::Program;
 use common::process::Process;
 use common::{Setup, TestRepo, TestServer, object_name, pattern, wait_for};
-use ostree_serve::listener::Stream;
+use ostree_serve::listener::stream::Stream;
 use ostree_serve::tls::TlsAcceptor;
 use ostree_serve::tls::kernel::{self, KernelTls, Switched, Traced};
 use rustix::fs::sendfile;
