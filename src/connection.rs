@@ -214,7 +214,7 @@ async fn converse(
     let Some(acceptor) = purpose.tls else {
         let transport =
             Transport::plain(stream, Arc::clone(&attendant.activity), purpose.zero_copy);
-        return attendant.http1(transport).await;
+        return Box::pin(attendant.http1(transport)).await;
     };
     let handshake = acceptor.current();
     let acceptor = TlsAcceptor::from(Arc::clone(&handshake.config));
@@ -232,7 +232,11 @@ async fn converse(
     let protocol = tls::protocol(&handshake.config, &stream);
     let (stream, activity) = (Box::new(stream), Arc::clone(&attendant.activity));
     match protocol {
-        Some(Protocol::Http2) => attendant.http2(Transport::tls(stream, activity)).await,
+        // Boxes: a connection is to take no more than what its protocol needs.
+        Some(Protocol::Http2) => {
+            let transport = Transport::tls(stream, activity);
+            Box::pin(attendant.http2(transport)).await
+        }
         Some(Protocol::Http1) => {
             let transport = match kernel::switch(stream, &handshake.kernel)? {
                 Switched::Kernel(stream) => Transport::kernel(stream, activity),
@@ -241,7 +245,7 @@ async fn converse(
                     Transport::tls(stream, activity)
                 }
             };
-            attendant.http1(transport).await
+            Box::pin(attendant.http1(transport)).await
         }
         None => Err(Ended::Failed(
             "the client offers no protocol that is configured".into(),
@@ -276,11 +280,18 @@ impl Attendant {
                 Attended::UntilItRests => {}
             }
             // What it needs for requests it gets again with the next one.
-            let parts = connection.into_parts();
-            (transport, service) = (parts.io, parts.service);
-            if !parts.read_buf.is_empty() {
+            let http1::Parts {
+                io,
+                read_buf,
+                service: its_service,
+                ..
+            } = connection.into_parts();
+            (transport, service) = (io, its_service);
+            if !read_buf.is_empty() {
                 return Err(Ended::Failed("bytes of a request were left over".into()));
             }
+            // It may be empty and have its memory.
+            drop(read_buf);
             tracing::trace!(peer = %self.visitor, "a client rests");
             self.rests.one_more();
             let woken = rest::rest(&mut transport, &mut self.drain, &self.activity, &watchdog);

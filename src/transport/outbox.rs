@@ -90,7 +90,9 @@ impl Outbox {
             front.position += count as u64;
             front.left = front.left.saturating_sub(count);
         }
-        queue.parts.pop_front_if(|front| front.left == 0);
+        if queue.parts.front().is_some_and(|front| front.left == 0) {
+            queue.parts.pop_front();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
