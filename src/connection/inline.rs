@@ -23,3 +23,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

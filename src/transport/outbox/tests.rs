@@ -1,10 +1,24 @@
 //! Placeholders are known by their address, and nothing reads them.
 
-use std::io::IoSlice;
+use std::convert::Infallible;
+use std::io::{IoSlice, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+
+use super::super::Transport;
+use super::super::activity::{Activity, Request};
+use super::super::body::Tracked;
 use super::*;
-use crate::files::{Directory, Links, Opened, Patience};
+use crate::config::ZeroCopy;
+use crate::files::{Content, Directory, Links, Opened, Patience};
+use crate::http::Body;
+use crate::listener::stream::Accepted;
+use crate::reactors::Reactors;
 
 fn file(len: usize) -> FileContent {
     let directory = tempfile::TempDir::new().unwrap();
@@ -72,4 +86,54 @@ fn parts_that_were_sent_make_way() {
 #[should_panic(expected = "read instead of sent")]
 fn a_placeholder_is_never_read() {
     Chunk::File(Outbox::default().put(file(10), 0, 10)).chunk();
+}
+
+/// A client whose request hyper answers with a file, on one of these threads; by
+/// vectored writes, or all in one buffer of its own.
+fn ask(reactors: &Reactors, file: FileContent, vectored: bool) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let (server, _) = listener.accept().unwrap();
+    server.set_nonblocking(true).unwrap();
+    reactors.spawn(async move {
+        let stream = Accepted::Tcp(server.into()).into_stream().unwrap();
+        let activity = Arc::<Activity>::default();
+        let transport = Transport::plain(stream, Arc::clone(&activity), ZeroCopy::Automatic);
+        let outbox = transport.outbox();
+        let service = service_fn(move |_| {
+            let body = Body::part(Content::File(file.clone()), 0, file.len());
+            let body = Tracked::new(body, Request::start(&activity), Some(Arc::clone(&outbox)));
+            async move { Ok::<_, Infallible>(hyper::Response::new(body)) }
+        });
+        let mut http = http1::Builder::new();
+        if !vectored {
+            http.writev(false);
+        }
+        // How it ends is for the client to see.
+        _ = http.serve_connection(transport, service).await;
+    });
+    let request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    client.write_all(request).unwrap();
+    client
+}
+
+/// If hyper ever read what it is to pass on, no wrong byte would leave: the
+/// connection ends, and others on the same thread go on.
+#[test]
+fn what_hyper_reads_ends_its_connection_and_no_other() {
+    const LEN: usize = 100_000;
+    let (reactors, file) = (Reactors::start().unwrap(), file(LEN));
+    for vectored in [false, true, false, true, true] {
+        let mut reply = Vec::new();
+        ask(&reactors, file.clone(), vectored)
+            .read_to_end(&mut reply)
+            .unwrap();
+        match vectored {
+            true => assert!(reply.ends_with(&[7; LEN]), "{} bytes", reply.len()),
+            false => assert_eq!(reply, b""),
+        }
+    }
 }
