@@ -305,8 +305,9 @@ impl Transport {
                 let read = part.file.fill_waiting(part.position, scratch);
                 read.map_err(Failure::File)?;
             }
-            // SAFETY: all of it was just filled.
-            let bytes = unsafe { scratch.assume_init_ref() };
+            // SAFETY: all of it was just filled, and it stays borrowed. (`MaybeUninit`
+            // can say so itself only since Rust 1.93.)
+            let bytes = unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast(), len) };
             let mut slices = [IoSlice::new(&[]); MOST_SLICES];
             slices[..head.len()].copy_from_slice(head);
             slices[head.len()] = IoSlice::new(bytes);
