@@ -280,18 +280,15 @@ impl Attendant {
                 Attended::UntilItRests => {}
             }
             // What it needs for requests it gets again with the next one.
-            let http1::Parts {
-                io,
-                read_buf,
-                service: its_service,
-                ..
-            } = connection.into_parts();
-            (transport, service) = (io, its_service);
-            if !read_buf.is_empty() {
-                return Err(Ended::Failed("bytes of a request were left over".into()));
+            let parts = connection.into_parts();
+            (transport, service) = (parts.io, parts.service);
+            if !parts.read_buf.is_empty() {
+                // The beginning of a request, which came together with the one before.
+                transport.put_back(parts.read_buf);
+                continue;
             }
             // It may be empty and have its memory.
-            drop(read_buf);
+            drop(parts.read_buf);
             tracing::trace!(peer = %self.visitor, "a client rests");
             self.rests.one_more();
             let woken = rest::rest(&mut transport, &mut self.drain, &self.activity, &watchdog);

@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -32,6 +33,8 @@ use sending::Sender;
 #[derive(Debug)]
 pub struct Transport {
     stream: Layer,
+    /// What was read of it already, and is to be read again.
+    ahead: Bytes,
     activity: Arc<Activity>,
     outbox: Arc<Outbox>,
     sender: Sender,
@@ -86,6 +89,7 @@ impl Transport {
     fn new(stream: Layer, activity: Arc<Activity>, by_kernel: bool) -> Self {
         Self {
             stream,
+            ahead: Bytes::new(),
             activity,
             outbox: Arc::default(),
             sender: Sender::new(by_kernel),
@@ -96,6 +100,11 @@ impl Transport {
     /// what it sends, and has to be given memory.)
     pub fn outbox(&self) -> Arc<Outbox> {
         Arc::clone(&self.outbox)
+    }
+
+    /// Has these bytes read first, by somebody else than who read them.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
     }
 
     /// Waits until there is something to read, or the connection has ended. Whoever
@@ -152,10 +161,16 @@ impl hyper::rt::Read for Transport {
         // SAFETY: nothing is made uninitialized here. `ReadBuf` writes from the
         // start of the slice and knows how far it is filled and initialized.
         let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
-        ready!(forward!(self.stream, poll_read, cx, &mut buffer))?;
+        let again = buffer.remaining().min(self.ahead.len());
+        if again > 0 {
+            buffer.put_slice(&self.ahead.split_to(again));
+        } else {
+            ready!(forward!(self.stream, poll_read, cx, &mut buffer))?;
+        }
         let count = buffer.filled().len();
         // SAFETY: the first `count` bytes were just filled.
         unsafe { cursor.advance(count) };
+        // Again, if they were put back: they belong to no request yet.
         self.activity.read(count);
         Poll::Ready(Ok(()))
     }

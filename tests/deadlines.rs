@@ -421,3 +421,25 @@ fn a_full_server_lets_clients_wait_and_refuses_nobody() {
     waiting.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(Client::over(waiting).response("GET").status, 200);
 }
+
+/// A request whose beginning came together with the one before, and whose end was
+/// lost on its way and comes a moment later. Meanwhile nothing seems to be under way.
+#[test]
+fn a_request_that_came_in_part_with_another_is_answered() {
+    let repo = TestRepo::new();
+    let server = Setup::new()
+        .limit("idle = \"4s\"")
+        .repo("/repo", &repo.path())
+        .start();
+    for mut client in [Client::plain(&server), Client::tls(&server)] {
+        client.send(
+            "GET /repo/config HTTP/1.1\r\nHost: h\r\n\r\n\
+             GET /repo/summary HTTP/1.1\r\n",
+        );
+        assert_eq!(client.response("GET").body, repo.read("config"));
+        // Longer than a client pauses that has more to ask for.
+        std::thread::sleep(Duration::from_millis(2_500));
+        client.send("Host: h\r\n\r\n");
+        assert_eq!(client.response("GET").body, repo.read("summary"));
+    }
+}
