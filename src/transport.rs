@@ -205,6 +205,8 @@ impl hyper::rt::Write for Transport {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        forward!(self.stream, poll_shutdown, cx)
+        // A goodbye may have to wait for a slow client as well.
+        let result = forward!(self.stream, poll_shutdown, cx);
+        self.noted(result)
     }
 }
