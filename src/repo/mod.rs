@@ -89,7 +89,7 @@ pub struct Found {
     /// The bytes.
     pub content: Content,
     /// The SHA-256 of the bytes, where the resource's name does not tell it
-    /// ([`Identity::Bytes`]).
+    /// ([`Identity::Bytes`](crate::resource::Identity::Bytes)).
     pub digest: Option<Checksum>,
     /// Where it is kept for others who ask for it; `None` if it is not.
     pub margin: Option<Margin>,

@@ -1,4 +1,4 @@
-//! How the files in an [outbox](super::outbox) are sent: by the kernel where it can,
+//! How the files in an [`outbox`] are sent: by the kernel where it can,
 //! else read and written. Neither waits for the disk: what is not in memory is read
 //! by the blocking pool first.
 
