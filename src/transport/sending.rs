@@ -157,10 +157,6 @@ impl Transport {
         part: &Part,
         len: usize,
     ) -> Poll<Result<usize, Failure>> {
-        if self.sender.warm.0 != part.number {
-            // Numbers come again.
-            self.sender.warm = (part.number, 0);
-        }
         loop {
             if let Some(warming) = &mut self.sender.warming {
                 let read = ready!(Pin::new(warming).poll(cx));
