@@ -63,6 +63,14 @@ impl Sender {
 }
 
 impl Sender {
+    /// This part is what is sent now. What was read for others is of no use any more:
+    /// numbers come again.
+    fn turn_to(&mut self, part: &Part) {
+        if self.warm.0 != part.number {
+            self.warm = (part.number, 0);
+        }
+    }
+
     /// How much of the next `len` bytes of a part to send at a time: not what was
     /// read for it together with what may have to be read.
     fn warm_len(&self, part: &Part, len: usize) -> usize {
@@ -101,6 +109,7 @@ impl Transport {
             }
         };
         let part = self.outbox.part(number)?;
+        self.sender.turn_to(&part);
         let sent = ready!(self.poll_send_part(cx, &slices[..at], &part, slices[at].len()));
         Poll::Ready(sent.map_err(|failure| match failure {
             Failure::Socket(error) => error,
@@ -387,3 +396,6 @@ fn poll_on<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
