@@ -1,4 +1,4 @@
-//! Downloads over loopback TLS through the production accept loop, on
+//! Downloads over loopback, with TLS and without, through the production accept loop, on
 //! connections that stay. The client's work is in the figures: compare them with
 //! each other, not with a server's.
 
@@ -9,7 +9,7 @@ mod objects;
 use std::time::{Duration, Instant};
 
 use common::hyper_client::Sender;
-use common::{TestRepo, TestServer};
+use common::{Setup, TestRepo, TestServer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokio::task::JoinSet;
 
@@ -23,28 +23,36 @@ fn transfers(criterion: &mut Criterion) {
         ("large", paths(&[repo.plant_object(objects::LARGE)])),
         ("of all sizes", paths(&objects::plant(&repo, 1000))),
     ];
-    let server = TestServer::of(&repo);
+    let setup = || Setup::new().repo("/repo", &repo.path());
+    let servers = [
+        ("", setup().start()),
+        (", nothing remembered", setup().uncached().start()),
+    ];
     let runtime = ostree_serve::daemon::runtime().unwrap();
 
-    for (protocol, at_once) in [("http/1.1", 1), ("h2", 1), ("h2", STREAMS)] {
-        let name = match at_once {
-            1 => protocol.to_owned(),
-            _ => format!("{protocol}, {at_once} at a time"),
-        };
-        let mut group = criterion.benchmark_group(format!("transfer over {name}"));
-        for (name, paths) in &cases {
-            group.throughput(Throughput::Elements(1));
-            group.bench_function(*name, |bencher| {
-                let (server, paths) = (&server, paths);
-                bencher.to_async(&runtime).iter_custom(|count| {
-                    let count = usize::try_from(count).expect("a count");
-                    download(server, protocol, at_once, paths, count)
+    for (memory, server) in &servers {
+        for (protocol, at_once) in [(PLAIN, 1), ("http/1.1", 1), ("h2", 1), ("h2", STREAMS)] {
+            let name = match at_once {
+                1 => format!("{protocol}{memory}"),
+                _ => format!("{protocol}, {at_once} at a time{memory}"),
+            };
+            let mut group = criterion.benchmark_group(format!("transfer over {name}"));
+            for (name, paths) in &cases {
+                group.throughput(Throughput::Elements(1));
+                group.bench_function(*name, |bencher| {
+                    bencher.to_async(&runtime).iter_custom(|count| {
+                        let count = usize::try_from(count).expect("a count");
+                        download(server, protocol, at_once, paths, count)
+                    });
                 });
-            });
+            }
+            group.finish();
         }
-        group.finish();
     }
 }
+
+/// HTTP/1.1 without TLS.
+const PLAIN: &str = "http/1.1 in plaintext";
 
 /// As many as libostree has under way (client-contract 2.3).
 const STREAMS: usize = 8;
@@ -58,7 +66,10 @@ async fn download(
     paths: &[String],
     count: usize,
 ) -> Duration {
-    let mut sender = Sender::connect(server, protocol).await;
+    let mut sender = match protocol {
+        PLAIN => Sender::plain(server).await,
+        _ => Sender::connect(server, protocol).await,
+    };
     let mut next = paths.iter().cycle().take(count);
     let started = Instant::now();
     if at_once == 1 {

@@ -1,4 +1,4 @@
-//! A client that speaks HTTP/2 as well: hyper's, over TLS.
+//! A client that speaks HTTP/2 as well: hyper's, over TLS as a rule.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,6 +30,15 @@ impl Sender {
     /// is looked after by a task of the runtime.
     pub async fn connect(server: &TestServer, protocol: &str) -> Self {
         Self::connect_to(server.https(), &server.certificate(), protocol).await
+    }
+
+    /// Connects in plaintext, with HTTP/1.1.
+    pub async fn plain(server: &TestServer) -> Self {
+        let stream = TcpStream::connect(server.http()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self::Http1(sender)
     }
 
     /// The same to whoever listens there with this certificate.
