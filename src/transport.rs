@@ -1,9 +1,9 @@
-//! The stream that hyper reads and writes: memory is written, files are sent, and
-//! the frames of HTTP/2 leave together.
+//! The stream that hyper reads and writes: memory is written, files are sent.
 //!
 //! Only here is it known how a file gets to a client without passing through this
 //! process ([`outbox`] and `sending`), and only here that hyper's HTTP/2 writes and
-//! flushes each frame by itself ([`staging`]).
+//! flushes each frame by itself ([`staging`], which waits for a way that libcurl 7.88
+//! can bear).
 
 pub mod activity;
 pub mod body;
