@@ -312,20 +312,18 @@ impl Attendant {
     }
 
     async fn http2(mut self, transport: Transport) -> Result<(), Ended> {
+        let staged = Staged::new(transport);
         let connection = http2::Builder::new(Inline)
             // libostree has 8 requests under way, composefs 40 (client-contract 2.3).
             .max_concurrent_streams(64)
             .max_header_list_size(u32::try_from(self.limits.header_size).unwrap_or(u32::MAX))
             // What a slow client makes this process hold for each stream.
             .max_send_buf_size(32 * 1024)
-            // Not by way of a stage (`transport::staging`), although that costs less:
-            // libcurl 7.88 pauses for 30 s at times when frames of several streams come
-            // in one TLS record (`benches/PERFORMANCE.md`).
-            .serve_connection(transport, self.service(None));
+            .serve_connection(staged.clone(), self.service(None));
         let mut watchdog = self.watchdog(Deadlines::http2(&self.limits));
         let mut connection = pin!(connection);
         loop {
-            let attended = self.attend(connection.as_mut(), None, &mut watchdog);
+            let attended = self.attend(connection.as_mut(), Some(&staged), &mut watchdog);
             match attended.await? {
                 Attended::ToItsEnd => return Ok(()),
                 // It needs for its peer what it has.

@@ -3,7 +3,7 @@
 //!
 //! A connection stays where it was put. What it does then needs no lock and wakes no
 //! other thread, which costs less than one event loop that all threads share, most of
-//! all for HTTP/2 (`benches/RESULTS.md`). It is put where the fewest are, so a client
+//! all for HTTP/2 (`benches/PERFORMANCE.md`). It is put where the fewest are, so a client
 //! that does much work has as little company as possible.
 
 use std::io;
@@ -101,7 +101,7 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Notify;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -115,10 +115,10 @@ mod tests {
             let load = |it: &Reactor| it.tasks.load(Ordering::Relaxed);
             reactors.0.iter().map(load).collect()
         };
-        let end = Arc::new(Notify::new());
+        let end = Arc::new(Semaphore::new(0));
         for _ in 0..3 {
             let end = Arc::clone(&end);
-            reactors.spawn(async move { end.notified().await });
+            reactors.spawn(async move { end.acquire().await.unwrap().forget() });
         }
         assert_eq!(loads(), [2, 1]);
         // Its place is free again when it has ended, in whatever way.
@@ -128,9 +128,7 @@ mod tests {
             panic!("a task's fault ends that task");
         });
         assert_eq!(ended.await.unwrap().as_deref(), Some("reactor"));
-        for _ in 0..3 {
-            end.notify_one();
-        }
+        end.add_permits(3);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while loads() != [0, 0] {
             assert!(std::time::Instant::now() < deadline, "{:?}", loads());

@@ -1,9 +1,9 @@
-//! The stream that hyper reads and writes: memory is written, files are sent.
+//! The stream that hyper reads and writes: memory is written, files are sent, and
+//! the frames of HTTP/2 leave together.
 //!
 //! Only here is it known how a file gets to a client without passing through this
 //! process ([`outbox`] and `sending`), and only here that hyper's HTTP/2 writes and
-//! flushes each frame by itself ([`staging`], which waits for a way that libcurl 7.88
-//! can bear).
+//! flushes each frame by itself ([`staging`]).
 
 pub mod activity;
 pub mod body;
@@ -55,9 +55,7 @@ impl Layer {
             Self::Kernel(stream) => stream.socket().as_fd(),
         }
     }
-}
 
-impl Layer {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = match self {
             Self::Plain(stream) => stream.poll_read_ready(cx),

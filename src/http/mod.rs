@@ -69,7 +69,7 @@ impl Service {
         let resource = parse(rest)?;
         let found = repo.lookup_at_hand(&resource, visitor).ok().flatten()?;
         let reply = reply_with(head, &asked, &resource, found);
-        Some(finish(head, reply, Audience::Client))
+        Some(finish(head, &asked, reply, Audience::Client))
     }
 
     /// The reply to a request. There is always one; what goes wrong on this
@@ -91,40 +91,42 @@ impl Service {
             // What cannot be decoded may be meant for a repository.
             (Some(_), Some((Site::Repo(_), _))) | (None, _) => Audience::Client,
         };
-        finish(head, self.try_answer(head, site, visitor).await, audience)
+        let asked = Asked::of(head);
+        let reply = self.try_answer(head, &asked, site, visitor).await;
+        finish(head, &asked, reply, audience)
     }
 
     async fn try_answer(
         &self,
         head: &Parts,
+        asked: &Asked,
         site: Option<(&Site, &str)>,
         visitor: &Visitor,
     ) -> Result<Reply, Refusal> {
-        let asked = Asked::of(head);
-        require_simple(head, &asked)?;
+        require_simple(head, asked)?;
         match site {
             None => Err(Refusal::NotFound),
             Some((Site::Repo(repo), rest)) => {
                 let resource = parse(rest).ok_or(Refusal::NotFound)?;
                 let found = repo.lookup(&resource, visitor).await.map_err(logged)?;
                 let found = found.ok_or(Refusal::NotFound)?;
-                reply_with(head, &asked, &resource, found)
+                reply_with(head, asked, &resource, found)
             }
             Some((Site::Statics(statics), rest)) => {
                 let (prepared, content) = represent_static(statics, rest).await?;
-                reply(head, &asked, &prepared, content)
+                reply(head, asked, &prepared, content)
             }
         }
     }
 }
 
 /// What is true of each reply, whether there is content or not.
-fn finish(head: &Parts, reply: Result<Reply, Refusal>, audience: Audience) -> Reply {
+fn finish(head: &Parts, asked: &Asked, reply: Result<Reply, Refusal>, audience: Audience) -> Reply {
     let mut reply = reply.unwrap_or_else(|refusal| response::refusal(refusal, audience));
     if head.method == Method::HEAD {
         *reply.body_mut() = Body::empty();
     }
-    end_after_body(head, &mut reply);
+    end_after_body(asked, &mut reply);
     reply
 }
 
@@ -239,8 +241,8 @@ fn names_one_host(head: &Parts) -> bool {
 
 /// Makes the reply the connection's last one if its request has a body: nobody
 /// reads it, and where it ends may be a matter of opinion.
-fn end_after_body(head: &Parts, reply: &mut Reply) {
-    if Asked::of(head).has_body {
+fn end_after_body(asked: &Asked, reply: &mut Reply) {
+    if asked.has_body {
         let close = HeaderValue::from_static("close");
         reply.headers_mut().insert(CONNECTION, close);
     }

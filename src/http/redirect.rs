@@ -5,7 +5,7 @@ use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 
 use super::response::{Audience, Refusal, Reply, permanent_redirect, refusal};
-use super::{end_after_body, names_one_host};
+use super::{Asked, end_after_body, names_one_host};
 use crate::config::PublicName;
 
 /// Where redirects lead.
@@ -34,7 +34,7 @@ impl Redirect {
             Some(location) => permanent_redirect(location),
             None => refusal(Refusal::BadRequest, Audience::Person),
         };
-        end_after_body(head, &mut reply);
+        end_after_body(&Asked::of(head), &mut reply);
         reply
     }
 

@@ -57,12 +57,10 @@ impl Repo {
         if let Some(found) = self.lookup_at_hand(resource, visitor)? {
             return Ok(Some(found));
         }
-        if let (Resource::Config | Resource::Root(_) | Resource::Ref(_), true) =
-            (resource, self.is_coherent())
-        {
-            return self.lookup_document(resource, visitor).await;
-        }
         match (*resource, self.is_coherent()) {
+            (Resource::Config | Resource::Root(_) | Resource::Ref(_), true) => {
+                self.lookup_document(resource, visitor).await
+            }
             (Resource::Delta { from, to, file }, true) => {
                 let directory = self.directory();
                 let name = (from, to);

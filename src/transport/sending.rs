@@ -3,7 +3,7 @@
 //! by the blocking pool first.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write as _};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -134,6 +134,48 @@ impl Transport {
                 forward!(self.stream, poll_write, cx, bytes)
             }
             slices => forward!(self.stream, poll_write_vectored, cx, slices),
+        }
+    }
+
+    /// Writes what is in `bytes` from `start` on, each piece as records of its own, and
+    /// sends them together. `ends` are where the pieces end. As a write otherwise.
+    pub(super) fn poll_send_each(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        start: usize,
+        ends: &[usize],
+    ) -> Poll<io::Result<usize>> {
+        let result = self.poll_send_pieces(cx, bytes, start, ends);
+        self.counted(result)
+    }
+
+    fn poll_send_pieces(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        start: usize,
+        ends: &[usize],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_taken(cx))?;
+        let room = self.room();
+        let Layer::Tls(stream) = &mut self.stream else {
+            return forward!(self.stream, poll_write, cx, &bytes[start..]);
+        };
+        let (_, session) = stream.get_mut();
+        let mut taken = 0;
+        for &end in ends {
+            let piece = &bytes[start + taken..end];
+            let count = session.writer().write(piece)?;
+            taken += count;
+            if count < piece.len() || taken >= room {
+                break;
+            }
+        }
+        // What has to wait is waited for before anything more is written, or flushed.
+        match Pin::new(stream.as_mut()).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(taken)),
         }
     }
 

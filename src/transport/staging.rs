@@ -1,10 +1,14 @@
 //! Frames of HTTP/2 that leave together.
 //!
-//! hyper's HTTP/2 writes and flushes each frame by itself, which makes a TLS record
-//! and a system call of each. Here what it writes is staged, and a flush is only
-//! noted; once hyper has done all it can for now, the connection's task writes the
-//! stage and flushes the stream ([`Staged::polled`]). So the frames of all replies
-//! that were ready at that moment leave together.
+//! hyper's HTTP/2 writes and flushes each frame by itself, which makes a system call
+//! of each. Here what it writes is staged, and a flush is only noted; once hyper has
+//! done all it can for now, the connection's task writes the stage and flushes the
+//! stream ([`Staged::polled`]). So the frames of all replies that were ready at that
+//! moment leave together.
+//!
+//! Each of hyper's writes stays a TLS record of its own. With frames of several
+//! streams in one record, libcurl 7.88 at times leaves the end of a reply in its
+//! buffers until a timer of 30 s makes it look there; `tests/real_crowd.rs` saw that.
 //!
 //! Nothing stays behind: the task says each time that it has polled hyper, and a
 //! shutdown writes the stage first.
@@ -37,6 +41,8 @@ pub struct Staged(Arc<Mutex<Stage>>);
 struct Stage {
     transport: Transport,
     staged: Vec<u8>,
+    /// Where in it each of hyper's writes ends.
+    ends: Vec<usize>,
     /// How much of it was written already.
     written: usize,
     /// Whether the stream is to be flushed when the stage is empty.
@@ -51,6 +57,7 @@ impl Staged {
         Self(Arc::new(Mutex::new(Stage {
             transport,
             staged: Vec::new(),
+            ends: Vec::new(),
             written: 0,
             flush: false,
             blocked: false,
@@ -94,8 +101,12 @@ impl Stage {
     /// Writes what is staged.
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.staged.len() {
-            let rest = &self.staged[self.written..];
-            match Pin::new(&mut self.transport).poll_write(cx, rest)? {
+            let first = self.ends.partition_point(|&end| end <= self.written);
+            let ends = &self.ends[first..];
+            match self
+                .transport
+                .poll_send_each(cx, &self.staged, self.written, ends)?
+            {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(count) => self.written += count,
                 Poll::Pending => {
@@ -104,6 +115,7 @@ impl Stage {
                 }
             }
         }
+        self.ends.clear();
         self.written = 0;
         self.blocked = false;
         let mut empty = std::mem::take(&mut self.staged);
@@ -117,23 +129,26 @@ impl Stage {
     /// Keeps for a slow client no more than what it has not taken.
     fn block(&mut self) {
         if !self.blocked {
-            self.staged = self.staged.split_off(self.written);
+            let written = std::mem::take(&mut self.written);
+            self.staged = self.staged.split_off(written);
             self.staged.shrink_to_fit();
-            self.written = 0;
+            self.ends.retain(|&end| end > written);
+            self.ends.iter_mut().for_each(|end| *end -= written);
         }
         self.blocked = true;
     }
 
     /// Makes room for what hyper writes next.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // What was begun and not taken is for a slow client, and grows no more.
-        if self.blocked || self.staged.len() >= STAGE {
+    fn poll_room(&mut self, len: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was begun and not taken is for a slow client, and grows no more. A frame
+        // is not to be torn apart.
+        if self.blocked || self.staged.len() + len > STAGE {
             ready!(self.poll_empty(cx))?;
         }
         if self.staged.capacity() == 0 {
             self.staged = SPARE.take();
         }
-        Poll::Ready(Ok(STAGE - self.staged.len()))
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -162,15 +177,18 @@ impl Write for Staged {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut stage = self.lock();
-        let room = ready!(stage.poll_room(cx))?;
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        ready!(stage.poll_room(len, cx))?;
         let before = stage.staged.len();
         for slice in slices {
-            let left = room - (stage.staged.len() - before);
+            let left = STAGE - stage.staged.len();
             stage
                 .staged
                 .extend_from_slice(&slice[..slice.len().min(left)]);
         }
-        Poll::Ready(Ok(stage.staged.len() - before))
+        let end = stage.staged.len();
+        stage.ends.push(end);
+        Poll::Ready(Ok(end - before))
     }
 
     fn is_write_vectored(&self) -> bool {
