@@ -197,3 +197,66 @@ proptest! {
         prop_assert!(got == sent);
     }
 }
+
+/// A client whose TLS gets the frames of several streams in one record may not look at
+/// all of them at once (libcurl 7.88).
+#[tokio::test]
+async fn what_leaves_together_stays_in_records_of_its_own() {
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+
+    use crate::tls::kernel::Traced;
+
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let certificate = made.cert.der().clone();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    config.send_tls13_tickets = 0;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connect = async {
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let name = ServerName::try_from("localhost").unwrap();
+        connector.connect(name, stream.unwrap()).await.unwrap()
+    };
+    let accept = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let stream = Traced::new(Stream::Tcp(stream), false);
+        acceptor.accept(stream).await.unwrap()
+    };
+    let (client, server) = tokio::join!(connect, accept);
+    let staged = Staged::new(Transport::tls(Box::new(server), Arc::default()));
+
+    std::future::poll_fn(|cx| {
+        for word in ["one", "two", "three"] {
+            assert!(write(&staged, word.as_bytes(), cx).is_ready());
+        }
+        ask_for_flush(&staged, cx);
+        Poll::Ready(())
+    })
+    .await;
+    settle(&staged).await.unwrap();
+    let mut socket = client.into_inner().0.into_std().unwrap();
+    let raw = received(&mut socket);
+    let (mut rest, mut records) = (&raw[..], 0);
+    // A header of five bytes ends with the length of what follows.
+    while let [_, _, _, high, low, tail @ ..] = rest {
+        rest = &tail[usize::from(u16::from_be_bytes([*high, *low]))..];
+        records += 1;
+    }
+    assert_eq!(records, 3);
+}
