@@ -26,6 +26,8 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../objects/mod.rs"]
+mod objects;
 
 mod limits;
 mod load;

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::common::command::Program;
+use crate::objects::size_at;
 use crate::servers::{Peer, Site};
 use crate::{common, special};
 
@@ -150,7 +151,7 @@ fn make_kinoite(repo: &Path) {
             // Few directories have many files.
             None => &directories[(random.share().powi(3) * DIRECTORIES as f64) as usize],
         };
-        let len = size((rank as f64 + 0.5) / FILES as f64);
+        let len = size_at(&SIZES, (rank as f64 + 0.5) / FILES as f64);
         fs::write(at.join(format!("file-{number}.so")), random.bytes(len)).unwrap();
     }
     common::publisher::init(repo, "archive");
@@ -184,15 +185,6 @@ fn make_directories(tree: &Path, random: &mut Random) -> Vec<PathBuf> {
         }
     }
     all.into_iter().map(|(path, _)| path).collect()
-}
-
-/// Between two known shares, sizes grow evenly in their logarithm.
-fn size(share: f64) -> usize {
-    let above = SIZES.iter().position(|&(limit, _)| share < limit);
-    let above = above.unwrap_or(SIZES.len() - 1).max(1);
-    let ((from, small), (to, large)) = (SIZES[above - 1], SIZES[above]);
-    let position = (share - from) / (to - from);
-    (small * (large / small).powf(position)).round() as usize
 }
 
 fn make_bulk(repo: &Path) {

@@ -32,11 +32,16 @@ pub fn plant(repo: &TestRepo, count: usize) -> Vec<String> {
         .collect()
 }
 
-/// Between two known shares, sizes grow evenly in their logarithm.
 fn size(share: f64) -> usize {
-    let above = SIZES.iter().position(|&(limit, _)| share < limit);
-    let above = above.unwrap_or(SIZES.len() - 1).max(1);
-    let ((from, small), (to, large)) = (SIZES[above - 1], SIZES[above]);
+    size_at(&SIZES, share)
+}
+
+/// The size below which a share of files is, by a table of such shares. Between two
+/// known ones, sizes grow evenly in their logarithm.
+pub fn size_at(sizes: &[(f64, f64)], share: f64) -> usize {
+    let above = sizes.iter().position(|&(limit, _)| share < limit);
+    let above = above.unwrap_or(sizes.len() - 1).max(1);
+    let ((from, small), (to, large)) = (sizes[above - 1], sizes[above]);
     let position = (share - from) / (to - from);
     (small * (large / small).powf(position)).round() as usize
 }
