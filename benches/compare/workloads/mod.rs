@@ -62,6 +62,7 @@ pub fn all(of: &Repositories, quick: bool) -> Vec<Workload> {
         requests("trace of a pull, h2", lanes(Http2), trace(), 0.60),
         requests("small objects, h1", lanes(Http1), small(40_000), 0.65),
         requests("small objects, h2", lanes(Http2), small(60_000), 0.55),
+        requests("small objects, h2, 8 clients", FLEET, small(60_000), 0.55),
         requests(
             "small objects, plaintext h1",
             lanes(Plain),
@@ -94,6 +95,13 @@ pub fn all(of: &Repositories, quick: bool) -> Vec<Workload> {
         latency("latency, h2", Http2, small(10_000)),
     ]
 }
+
+/// As several such clients at a time: who serves them has always something to do.
+const FLEET: Load = Load {
+    protocol: Http2,
+    connections: AT_ONCE,
+    streams: AT_ONCE,
+};
 
 /// As a client with eight requests at a time has them.
 fn lanes(protocol: Protocol) -> Load {
