@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, Mount, Prefix, RepoMount, Transfer};
+use crate::config::{CacheSize, Config, Mount, Prefix, RepoMount};
 use crate::files::Directory;
 use crate::finding::{Finding, shell_word};
 use crate::repo::Repo;
@@ -18,8 +18,8 @@ pub struct Routes {
     sites: Vec<(Prefix, Site)>,
     /// Settings that are not in force yet, each for a repository and its prefix.
     pending: Vec<(Prefix, Arc<Repo>, Settings)>,
-    /// Bytes of memory for the contents of each repository's objects.
-    memory: u64,
+    /// Memory for the contents of each repository's objects.
+    memory: CacheSize,
 }
 
 /// What is served under a prefix.
@@ -127,7 +127,7 @@ impl Routes {
         Self {
             sites,
             pending: Vec::new(),
-            memory: Transfer::default().cache,
+            memory: CacheSize::Automatic,
         }
     }
 

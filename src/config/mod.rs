@@ -155,20 +155,27 @@ impl Default for Limits {
 pub struct Transfer {
     /// Whether the kernel sends files by itself.
     pub zero_copy: ZeroCopy,
-    /// Bytes of memory for the contents of small objects, in each repository. With
-    /// 0 each request opens its file; what was open lately is kept for those whose
-    /// objects are deleted meanwhile.
-    pub cache: u64,
+    /// Memory for the contents of small objects.
+    pub cache: CacheSize,
 }
 
 impl Default for Transfer {
     fn default() -> Self {
         Self {
             zero_copy: ZeroCopy::Automatic,
-            // The small objects of a desktop system's newest commits.
-            cache: 64 * 1024 * 1024,
+            cache: CacheSize::Automatic,
         }
     }
+}
+
+/// How much memory each repository may use for the contents of small objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheSize {
+    /// What fits to the machine and the number of repositories.
+    Automatic,
+    /// So many bytes. With 0 each request opens its file; what was open lately is
+    /// kept for those whose objects are deleted meanwhile.
+    Bytes(u64),
 }
 
 /// Whether the kernel sends files by itself, without copying them into this process.

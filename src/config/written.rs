@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use toml::Spanned;
 
-use self::values::{CacheSize, Count, HeaderSize, Seconds, Switch};
+use self::values::{Count, HeaderSize, Seconds, Switch, WrittenCacheSize};
 
 use super::{
     Address, Config, Limits, Mount, Notice, Placed, Prefix, Protocol, Publishing, RepoMount,
@@ -113,7 +113,7 @@ impl WrittenLimits {
 #[serde(deny_unknown_fields, default)]
 struct WrittenTransfer {
     zero_copy: Option<Switch>,
-    cache: Option<CacheSize>,
+    cache: Option<WrittenCacheSize>,
 }
 
 impl WrittenTransfer {

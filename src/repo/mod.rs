@@ -36,7 +36,7 @@ use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::config::{Publishing, Transfer};
+use crate::config::{CacheSize, Publishing};
 use crate::files::{self, Cause, Content, Digests, Directory, FileContent, Links, Unreadable};
 use crate::finding::{Finding, shell_word};
 use crate::format::repo_config::RepoConfig;
@@ -137,7 +137,7 @@ impl Repo {
         check_servable(&directory)?;
         let settings = Settings::load(publishing)?;
         let grace = Period::new(settings.publishing.grace);
-        let room = Room::share(1, Transfer::default().cache);
+        let room = Room::share(1, CacheSize::Automatic);
         let repo = Self {
             directory: ArcSwap::from_pointee(directory),
             former: Mutex::default(),

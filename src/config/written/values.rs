@@ -7,6 +7,8 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use crate::config::CacheSize;
+
 /// A number of connections.
 pub(super) struct Count(pub(super) usize);
 
@@ -61,20 +63,25 @@ impl<'de> Deserialize<'de> for HeaderSize {
 }
 
 /// How much memory a cache may take, such as `"64MiB"`; `"0B"` for none.
-pub(super) struct CacheSize(pub(super) u64);
+pub(super) struct WrittenCacheSize(pub(super) CacheSize);
 
-impl<'de> Deserialize<'de> for CacheSize {
+impl<'de> Deserialize<'de> for WrittenCacheSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const LEAST: u64 = 1024 * 1024;
         let text = String::deserialize(deserializer)?;
+        if text == "auto" {
+            return Ok(Self(CacheSize::Automatic));
+        }
         let size = ByteSize::from_str(&text).map_err(|_| {
-            D::Error::custom(format!("`{text}` is no size; write it like \"64MiB\""))
+            D::Error::custom(format!(
+                "`{text}` is no size; write it like \"64MiB\", or \"auto\""
+            ))
         })?;
         match size.as_u64() {
             // What is written as nothing is no mistake.
-            size if size == 0 || size >= LEAST => Ok(Self(size)),
+            size if size == 0 || size >= LEAST => Ok(Self(CacheSize::Bytes(size))),
             _ => Err(D::Error::custom(format!(
-                "`{text}` is too little to be of use; from \"1MiB\" on, or \"0B\" for none"
+                "`{text}` is too little to be of use; from \"1MiB\" on, \"0B\" for none, or \"auto\""
             ))),
         }
     }
