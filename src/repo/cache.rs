@@ -299,7 +299,8 @@ impl Hasher for ChecksumHasher {
     fn write(&mut self, bytes: &[u8]) {
         let both = bytes.first_chunk().zip(bytes.last_chunk());
         if let Some((first, last)) = both {
-            self.0 ^= u64::from_ne_bytes(*first) ^ u64::from_be_bytes(*last);
+            // Turned, since in names that somebody made up both may count the same.
+            self.0 ^= u64::from_ne_bytes(*first).rotate_left(32) ^ u64::from_be_bytes(*last);
         }
     }
 
