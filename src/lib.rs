@@ -23,7 +23,7 @@
 //!
 //! ```text
 //! start,   main ─ config ─ daemon ─┬─ tls (load), routes ─ repo, statics (open)
-//! reload                           └─ listener (bind) ─ connection::serve
+//! reload                           └─ listener (bind) ─ connection::accepting
 //!
 //! brake    main ─ control::client ═ control::server ─ control::brakes ─┬─ repo
 //!                                                                      └─ systemd
