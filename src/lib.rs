@@ -54,6 +54,7 @@
 //! # Modules
 //!
 //! The command line and what it starts:
+//! - [`cli`]: the command line, which manual pages are made of as well;
 //! - [`config`]: what the operator wrote, made into what the program means;
 //! - [`finding`]: what is wrong with it, where, and what repairs it;
 //! - [`daemon`]: start-up, reload and shutdown, as lists of named steps;
@@ -107,6 +108,7 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo)
 )]
 
+pub mod cli;
 pub mod config;
 pub mod finding;
 

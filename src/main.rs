@@ -1,106 +1,23 @@
-//! The command line: what was asked for, and what came of it as an exit code.
+//! The program: does what the command line asks for, and says what came of it as an
+//! exit code.
 
 use std::fmt::Display;
 use std::io::{Write, stderr, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use clap::{Args, Parser, Subcommand};
-use ostree_serve::config::{Config, DEFAULT_FILE, Prefix};
+use clap::Parser;
+use ostree_serve::cli::{Cli, Command, Source};
+use ostree_serve::config::Config;
 use ostree_serve::control::brakes::Brakes;
 use ostree_serve::control::server::Door;
 use ostree_serve::control::text::Text;
-use ostree_serve::control::{self, Reason, Reply, Request, Way};
+use ostree_serve::control::{self, Reply, Request, Way};
 use ostree_serve::daemon::{self, Daemon, EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, StartError};
 use ostree_serve::finding::{Finding, Severity};
 use ostree_serve::systemd::Manager;
 use ostree_serve::{check, demo, logging};
-
-/// Serves OSTree archive repositories over HTTPS, read-only.
-///
-/// Runs in the foreground until SIGTERM or SIGINT, then lets transfers finish;
-/// a second signal ends it at once. SIGHUP reloads the configuration. Exit
-/// codes: 0 clean, 1 failure while running, or a running server that cannot be
-/// reached or refuses, 64 wrong command line, 78 wrong configuration.
-#[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    source: Source,
-}
-
-#[derive(Args)]
-struct Source {
-    /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
-    config: PathBuf,
-}
-
-/// The running server. Its configuration file is read for the socket alone, and
-/// may have faults.
-#[derive(Args)]
-struct Server {
-    #[command(flatten)]
-    source: Source,
-    /// The control socket, instead of the one that the configuration file names.
-    #[arg(long, value_name = "PATH", conflicts_with = "config")]
-    socket: Option<PathBuf>,
-}
-
-impl From<Server> for Way {
-    fn from(server: Server) -> Self {
-        match server.socket {
-            Some(path) => Self::Socket(path),
-            None => Self::Config(server.source.config),
-        }
-    }
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Looks for everything that would keep clients from being served.
-    ///
-    /// Run it as the user that the server runs as, for it looks whether that
-    /// user may read everything:
-    /// `runuser -u ostree-serve -- ostree-serve check`.
-    Check(Source),
-    /// The brake: clients keep getting what they get now, whatever is published.
-    ///
-    /// It counts until `release`. Machines that have updated already are not
-    /// rolled back.
-    Hold {
-        /// Where the repository is served, as in the configuration.
-        prefix: Prefix,
-        /// Why, in one line, for whoever finds the hold.
-        #[arg(long, value_name = "TEXT")]
-        reason: Reason,
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Ends a hold: what is new is published again.
-    Release {
-        /// Where the repository is served, as in the configuration.
-        prefix: Prefix,
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Says how the running server and its repositories stand.
-    Status {
-        /// Only the repository that is served there.
-        prefix: Option<Prefix>,
-        /// As JSON, for programs.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Serves a small built-in repository on this machine, to try clients with.
-    Demo,
-}
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
