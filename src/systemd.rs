@@ -5,6 +5,8 @@
 //! lies in sealed memory that belongs to no process. What is in there is
 //! [`crate::repo`]'s to know.
 
+mod message;
+
 use std::env;
 use std::fmt::{Display, Write as _};
 use std::fs::File;
@@ -18,6 +20,9 @@ use rustix::io::Errno;
 use sd_notify::NotifyState;
 
 use crate::config::Prefix;
+
+/// The variable that names the service manager's socket.
+pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
 /// The service manager, as the environment describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +79,7 @@ impl Manager {
     /// There must be no other thread: the environment is changed. And nobody else
     /// may use the descriptors that `LISTEN_FDS` counts.
     pub unsafe fn inherit(way: impl Display) -> (Self, Vec<Inherited>) {
-        let keeps = match (env::var_os("NOTIFY_SOCKET"), env::var("FDSTORE")) {
+        let keeps = match (env::var_os(NOTIFY_SOCKET), env::var("FDSTORE")) {
             (None, _) => Keeps::Nothing,
             (Some(_), Ok(count)) => count.parse().map_or(Keeps::Unsaid, Keeps::UpTo),
             (Some(_), Err(_)) => Keeps::Unsaid,
@@ -137,7 +142,7 @@ impl Manager {
         if self.keeps == Keeps::Nothing {
             return;
         }
-        if let Err(error) = sd_notify::notify(state) {
+        if let Err(error) = message::send(state, &[]) {
             let remedy = "with Type=notify the unit needs NotifyAccess=main, and the socket that \
                           NOTIFY_SOCKET names must be within reach";
             tracing::warn!(%error, remedy, "the service manager cannot be told");
@@ -160,7 +165,7 @@ impl Manager {
             // There is nothing to poll: memory has no end of file to wait for.
             NotifyState::Custom("FDPOLL=0"),
         ];
-        sd_notify::notify_with_fds(&state, &[sealed.as_fd()])
+        message::send(&state, &[sealed.as_fd()])
     }
 
     /// Has no bytes kept under a name any more.
@@ -170,9 +175,10 @@ impl Manager {
     pub fn forget(&self, name: &str) -> io::Result<()> {
         match self.keeps {
             Keeps::Nothing => Ok(()),
-            Keeps::Unsaid | Keeps::UpTo(_) => {
-                sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])
-            }
+            Keeps::Unsaid | Keeps::UpTo(_) => message::send(
+                &[NotifyState::FdStoreRemove, NotifyState::FdName(name)],
+                &[],
+            ),
         }
     }
 }
