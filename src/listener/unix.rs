@@ -1,5 +1,9 @@
 //! Unix sockets and their names: a name is taken over from nobody who lives, and
 //! removed only by whom it belongs to.
+//!
+//! A process that has confined itself ([`crate::sandbox`]) can make a socket and remove
+//! its name, and neither make a file, nor change a mode, nor connect. It does without:
+//! see [`Lock`], [`bind_with_mode`] and [`touch`].
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,9 +14,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 
 use super::BACKLOG;
@@ -78,7 +82,7 @@ pub(crate) struct Reserved {
     name: Name,
     socket: OwnedFd,
     /// Without it somebody else would take the socket for a dead one.
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 /// Gives a Unix socket its name, with these permissions.
@@ -90,17 +94,36 @@ pub(crate) fn reserve(path: &Path, mode: u32) -> anyhow::Result<Reserved> {
     if is_dead(path)? {
         std::fs::remove_file(path).context("the old socket cannot be removed")?;
     }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?).map_err(io::Error::from)?;
-    let name = Name::of(path)?;
-    // Nobody can connect before it listens, and then the permissions are right.
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+    let (socket, name) = bind_with_mode(path, mode)?;
     Ok(Reserved {
         name,
         socket,
         _lock: lock,
     })
+}
+
+/// A bound socket whose name has these permissions. Nobody can connect before it
+/// listens, and by then they are right.
+fn bind_with_mode(path: &Path, mode: u32) -> anyhow::Result<(OwnedFd, Name)> {
+    let (socket, name) = bind_as_it_comes(path)?;
+    match std::fs::set_permissions(path, PermissionsExt::from_mode(mode)) {
+        Ok(()) => return Ok((socket, name)),
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error.into()),
+        Err(_) => drop((name, socket)),
+    }
+    // The mask counts for the whole process, which, confined, makes nothing but this.
+    let others = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
+    let bound = bind_as_it_comes(path);
+    rustix::process::umask(others);
+    bound
+}
+
+fn bind_as_it_comes(path: &Path) -> anyhow::Result<(OwnedFd, Name)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?).map_err(io::Error::from)?;
+    let name = Name::of(path)?;
+    Ok((socket, name))
 }
 
 impl Reserved {
@@ -125,6 +148,10 @@ pub(crate) fn bind(path: &Path, mode: u32) -> anyhow::Result<(UnixListener, Name
 /// The right to give a socket a name. Who has it is alone with the question whether
 /// an old socket is dead, and with its name until the new one listens. The kernel
 /// takes it back from a process that is killed.
+///
+/// Who may make no file goes without. Either it can make no socket either, or it has
+/// confined itself and reloads. Should another process begin to use the same name at
+/// that very moment, one of them may lose it; the next reload of this one says so.
 #[derive(Debug)]
 struct Lock {
     name: Name,
@@ -133,7 +160,7 @@ struct Lock {
 
 impl Lock {
     /// Takes it, unless another one has it.
-    fn beside(path: &Path) -> anyhow::Result<Self> {
+    fn beside(path: &Path) -> anyhow::Result<Option<Self>> {
         let mut file_name = OsString::from(".");
         file_name.push(path.file_name().unwrap_or_default());
         file_name.push(".lock");
@@ -145,8 +172,11 @@ impl Lock {
                 .truncate(false)
                 .mode(0o600)
                 .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)
-                .with_context(|| format!("{} cannot be opened", path.display()))?;
+                .open(&path);
+            let file = match file {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+                file => file.with_context(|| format!("{} cannot be opened", path.display()))?,
+            };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 // It will listen in a moment. To wait would be to wait for ever, should
@@ -158,7 +188,7 @@ impl Lock {
             // Who had the lock before has removed the file, and the next one is to
             // lock the same as this one.
             if name.leads_here() {
-                return Ok(Self { name, _file: file });
+                return Ok(Some(Self { name, _file: file }));
             }
         }
     }
@@ -181,10 +211,10 @@ fn is_dead(path: &Path) -> anyhow::Result<bool> {
     if !metadata.file_type().is_socket() {
         bail!("what has this name is no socket; remove it, or choose another name");
     }
-    match connect(path) {
+    match touch(path) {
         Err(Errno::CONNREFUSED) => Ok(true),
-        // Its queue may be full (EAGAIN); then it is listening all the more.
-        Ok(()) | Err(Errno::AGAIN) => Err(Taken.into()),
+        // It is bound, to a socket of another type as a rule.
+        Ok(()) | Err(Errno::PROTOTYPE | Errno::AGAIN) => Err(Taken.into()),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => {
             let reason = "it is not known whether another process listens there";
@@ -193,11 +223,14 @@ fn is_dead(path: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// Connects without waiting: a server that reloads has other things to do.
-fn connect(path: &Path) -> Result<(), Errno> {
+/// Sends an empty datagram there, without waiting. What listens for connections does
+/// not notice: the kernel finds out that somebody has the socket, and then that it is
+/// of another type. To connect would do as well, but a confined process cannot.
+fn touch(path: &Path) -> Result<(), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    let address = SocketAddrUnix::new(path)?;
+    rustix::net::sendto(&socket, &[], SendFlags::NOSIGNAL, &address).map(drop)
 }
 
 #[cfg(test)]
@@ -256,7 +289,7 @@ mod tests {
     async fn the_right_to_a_name_is_not_waited_for() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("s");
-        let lock = Lock::beside(&path).unwrap();
+        let lock = Lock::beside(&path).unwrap().unwrap();
         assert!(bind(&path, 0o600).unwrap_err().is::<Taken>());
         drop(lock);
         bind(&path, 0o600).unwrap();
