@@ -31,7 +31,13 @@ pub fn check(file: &Path) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if rustix::process::geteuid().is_root() {
-        let remedy = "runuser -u USER -- ostree-serve check, with the server's user";
+        let user = match &*config.sandbox.user {
+            "root" => "USER",
+            user => user,
+        };
+        let remedy = format!(
+            "runuser -u {user} -- ostree-serve check, with the user that the server runs as"
+        );
         let note = Finding::note(
             file,
             "root may read everything, the server's user perhaps not",

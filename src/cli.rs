@@ -96,6 +96,22 @@ pub enum Command {
         #[command(flatten)]
         server: Server,
     },
+    /// Has the running server try what it must not be able to do.
+    ///
+    /// Everything is tried in a way that does no harm. Exit code 0: all of it was
+    /// denied; 1: something was possible, or the server cannot be reached.
+    SandboxCheck {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+        /// This process confines itself as the server would with its configuration
+        /// file, and tries. No server has to run.
+        #[arg(long, conflicts_with = "socket")]
+        alone: bool,
+        /// Which server.
+        #[command(flatten)]
+        server: Server,
+    },
     /// Serves a small built-in repository on this machine, to try clients with.
     Demo,
 }

@@ -23,7 +23,7 @@
 //!
 //! ```text
 //! start,   main ─ config ─ daemon ─┬─ tls (load), routes ─ repo, statics (open)
-//! reload                           └─ listener (bind) ─ connection::accepting
+//! reload                           └─ listener (bind) ─ sandbox ─ connection::accepting
 //!
 //! brake    main ─ control::client ═ control::server ─ control::brakes ─┬─ repo
 //!                                                                      └─ systemd
@@ -61,6 +61,7 @@
 //! - [`check`]: everything that can be validated without serving;
 //! - [`demo`]: a built-in repository to try clients with;
 //! - [`control`]: the brake, and how everything stands, by a Unix socket;
+//! - [`sandbox`]: the process gives up what serving does not need;
 //! - [`systemd`]: what the service manager is told, and what it keeps;
 //! - [`logging`]: the log.
 //!
@@ -117,6 +118,7 @@ pub mod control;
 pub mod daemon;
 pub mod demo;
 pub mod logging;
+pub mod sandbox;
 pub mod systemd;
 
 pub mod connection;

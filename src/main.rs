@@ -16,8 +16,14 @@ use ostree_serve::control::text::Text;
 use ostree_serve::control::{self, Reply, Request, Way};
 use ostree_serve::daemon::{self, Daemon, EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, StartError};
 use ostree_serve::finding::{Finding, Severity};
+use ostree_serve::sandbox::gate::Gate;
+use ostree_serve::sandbox::probe;
 use ostree_serve::systemd::Manager;
-use ostree_serve::{check, demo, logging};
+use ostree_serve::{check, demo, logging, sandbox};
+use serde::Serialize;
+
+/// Exit code: all is as it should be.
+const EXIT_OK: i32 = 0;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -44,6 +50,17 @@ fn main() -> ExitCode {
             json,
             server,
         }) => ask(&server.into(), &Request::Status { prefix }, json),
+        Some(Command::SandboxCheck {
+            json,
+            alone: true,
+            server,
+        }) => match try_alone(&server.source) {
+            Ok(report) => show(&Reply::Sandbox(report), &server.into(), json),
+            Err(error) => finish(Err(error)),
+        },
+        Some(Command::SandboxCheck { json, server, .. }) => {
+            ask(&server.into(), &Request::Sandbox {}, json)
+        }
         Some(Command::Demo) => finish(demo::run()),
     }
 }
@@ -55,14 +72,21 @@ fn run(source: &Source) -> Result<(), StartError> {
     // SAFETY: logging starts no thread, so there is only this one; and nothing
     // here uses a descriptor that it did not open.
     let (manager, inherited) = unsafe { Manager::inherit(&way) };
-    daemon::block_on(async {
+    daemon::block_on_behind_gate(async |gate| {
         // First of all: until then a SIGHUP ends the process.
         let hangups = daemon::hangups()?;
         let config = Config::load(&source.config)?;
-        let daemon = Daemon::start(&config)?;
-        let brakes = Arc::new(Brakes::restored(daemon.service(), manager, way, inherited));
+        let opened = Daemon::open(&config)?;
+        let brakes = Arc::new(Brakes::restored(opened.service(), manager, way, inherited));
         let door = Door::open(&config.listen.control, Arc::clone(&brakes))?;
-        let daemon = daemon.managed_by(manager).behind(door);
+        // Everything is open. What is not needed for serving goes now, for good.
+        let confinement = Arc::new(sandbox::confine(&config, &gate)?);
+        brakes.board().confine(Arc::clone(&confinement));
+        let daemon = opened
+            .begin()?
+            .managed_by(manager)
+            .behind(door)
+            .within(confinement);
         let shutdown = daemon::termination(|| {})?;
         daemon.control().reload_at(hangups);
         manager.ready();
@@ -79,33 +103,58 @@ fn run(source: &Source) -> Result<(), StartError> {
 /// Asks the running server.
 fn ask(way: &Way, request: &Request, json: bool) -> ExitCode {
     let warn = |finding: &Finding| say(&mut stderr(), finding);
-    let reply = match control::client::ask(way, request, warn) {
-        Ok(reply) => reply,
-        Err(error) => return finish(Err(error.into())),
-    };
+    match control::client::ask(way, request, warn) {
+        Ok(reply) => show(&reply, way, json),
+        Err(error) => finish(Err(error.into())),
+    }
+}
+
+/// What the server would say of itself, said by this process. It has only this
+/// thread, and there is no way back.
+fn try_alone(source: &Source) -> Result<probe::Report, StartError> {
+    logging::start();
+    let config = Config::load(&source.config)?;
+    let confinement = sandbox::confine(&config, &Gate::before(0))?;
+    Ok(confinement.probe())
+}
+
+/// What was answered, and the exit code for it.
+fn show(reply: &Reply, way: &Way, json: bool) -> ExitCode {
     let now = SystemTime::now();
-    let text = Text {
-        reply: &reply,
-        now,
-        way,
-    };
-    match &reply {
+    let text = Text { reply, now, way };
+    match reply {
         Reply::Refused(_) => {
             say(&mut stderr(), format_args!("ostree-serve: {text}"));
             code(EXIT_RUNTIME)
         }
-        Reply::Status(report) if json => match serde_json::to_string_pretty(report) {
-            Ok(report) => {
-                say(&mut stdout(), report);
-                ExitCode::SUCCESS
+        Reply::Status(report) if json => print(report, EXIT_OK),
+        Reply::Sandbox(report) => {
+            let result = match report.possible().next() {
+                None => EXIT_OK,
+                Some(_) => EXIT_RUNTIME,
+            };
+            if json {
+                return print(report, result);
             }
-            Err(error) => finish(Err(StartError::Runtime(error.into()))),
-        },
+            _ = write!(stdout(), "{text}");
+            code(result)
+        }
         Reply::Held(_) | Reply::Released(_) | Reply::Status(_) => {
             // The text ends its own lines.
             _ = write!(stdout(), "{text}");
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// As JSON; the exit code is this one then.
+fn print(report: &impl Serialize, result: i32) -> ExitCode {
+    match serde_json::to_string_pretty(report) {
+        Ok(report) => {
+            say(&mut stdout(), report);
+            code(result)
+        }
+        Err(error) => finish(Err(StartError::Runtime(error.into()))),
     }
 }
 

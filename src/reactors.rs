@@ -33,12 +33,12 @@ struct Reactor {
 }
 
 impl Reactors {
-    /// Starts one for each processor that this process may use.
+    /// Starts this many: one for each processor that this process may use.
     ///
     /// # Errors
     /// If threads or descriptors cannot be had.
-    pub fn start() -> io::Result<Self> {
-        let count = thread::available_parallelism().map_or(1, NonZero::get);
+    pub fn start(count: NonZero<usize>) -> io::Result<Self> {
+        let count = count.get();
         let blocking = (MOST_BLOCKING / count).max(16);
         let reactors = (0..count).map(|_| Reactor::start(blocking));
         reactors.collect::<Result<_, _>>().map(Self)

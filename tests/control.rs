@@ -525,8 +525,12 @@ fn a_reload_moves_the_socket() {
 #[test]
 fn a_reload_opens_what_the_start_could_not() {
     let repo = TestRepo::new();
-    let process = Process::start(serving(&repo).control("run/control.sock"));
-    let path = process.directory().join("run/control.sock");
+    // Something is in the way.
+    let setup = serving(&repo).control("run/control.sock");
+    let path = setup.directory().join("run/control.sock");
+    fs::create_dir(setup.directory().join("run")).unwrap();
+    fs::write(&path, "precious").unwrap();
+    let process = Process::start(setup);
     process.hang_up();
     let log = process.log();
     assert!(
@@ -535,7 +539,7 @@ fn a_reload_opens_what_the_start_could_not() {
     );
     assert_eq!(status_at(&path).0, 1);
 
-    fs::create_dir(process.directory().join("run")).unwrap();
+    fs::remove_file(&path).unwrap();
     process.hang_up();
     assert_eq!(status_at(&path).0, 0, "{}", process.log());
 

@@ -43,6 +43,8 @@ pub struct Config {
     pub limits: Limits,
     /// How bytes get from files to clients.
     pub transfer: Transfer,
+    /// How the process confines itself.
+    pub sandbox: Sandbox,
     /// The repositories.
     pub repos: Vec<RepoMount>,
     /// Directories of plain files.
@@ -185,6 +187,48 @@ pub enum ZeroCopy {
     /// it has TLS too.
     Automatic,
     /// Files are read and written.
+    Off,
+}
+
+/// How the process confines itself ([`crate::sandbox`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Whether it does.
+    pub mode: Confine,
+    /// Whom it becomes if it was started as root.
+    pub user: String,
+    /// What it may read beside what the configuration names, for reloads to come.
+    pub directories: Vec<Placed<PathBuf>>,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            mode: Confine::Automatic,
+            user: "ostree-serve".into(),
+            directories: Vec::new(),
+        }
+    }
+}
+
+impl Sandbox {
+    /// Whether the other one means the same, wherever in a file it was written.
+    pub fn means_same(&self, other: &Self) -> bool {
+        let paths = |it: &Self| -> Vec<PathBuf> {
+            it.directories.iter().map(|it| it.value.clone()).collect()
+        };
+        (self.mode, &self.user, paths(self)) == (other.mode, &other.user, paths(other))
+    }
+}
+
+/// Whether the process confines itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confine {
+    /// As far as the kernel can.
+    Automatic,
+    /// In full, or there is no start.
+    Required,
+    /// Not at all. Who was root is not root any more all the same.
     Off,
 }
 

@@ -118,7 +118,7 @@ fn wrong_configurations_are_explained() {
             both("verbose = true\n"),
             vec![
                 ":1:1: error: unknown key `verbose`",
-                "listen, tls, limits, transfer, repo, static",
+                "listen, tls, limits, transfer, sandbox, repo, static",
             ],
         ),
         // Not TOML, or of the wrong type.
@@ -306,9 +306,10 @@ fn the_shipped_file_documents_every_key_with_its_default() {
         config.listen.places.clear();
         config.listen.control.place = Path::new("/etc/x").into();
         format!(
-            "{:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?}",
             config.listen,
             config.limits,
+            config.sandbox,
             config.tls.map(|tls| tls.protocols)
         )
     });

@@ -3,6 +3,7 @@
 //! Unknown keys are errors. Sizes and durations are texts with units. The
 //! position of each value is kept, for findings about it.
 
+mod sandbox;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -11,11 +12,12 @@ use std::str::FromStr;
 use serde::Deserialize;
 use toml::Spanned;
 
+use self::sandbox::WrittenSandbox;
 use self::values::{Count, HeaderSize, Seconds, Switch, WrittenCacheSize};
 
 use super::{
     Address, Config, Limits, Mount, Notice, Placed, Prefix, Protocol, Publishing, RepoMount,
-    Transfer, ZeroCopy,
+    Sandbox, Transfer, ZeroCopy,
 };
 use crate::finding::{Finding, Place};
 use crate::resource::path::TOP_LEVEL_NAMES;
@@ -31,6 +33,8 @@ pub(super) struct File {
     limits: WrittenLimits,
     #[serde(default)]
     transfer: WrittenTransfer,
+    #[serde(default)]
+    sandbox: WrittenSandbox,
     #[serde(default)]
     repo: Vec<WrittenRepo>,
     #[serde(default, rename = "static")]
@@ -216,6 +220,8 @@ impl Source<'_> {
         let repos = self.repos(written.repo, &mut findings);
         let statics = self.mounts(written.statics, &mut findings);
         self.judge_prefixes(&repos, &statics, &mut findings);
+        let directories = written.sandbox.directories.iter();
+        let directories = directories.map(|it| self.path(it)).collect();
 
         match listen {
             Some(listen) if findings.is_empty() => Ok(Config {
@@ -224,6 +230,10 @@ impl Source<'_> {
                 tls,
                 limits: written.limits.or_default(),
                 transfer: written.transfer.or_default(),
+                sandbox: Sandbox {
+                    directories,
+                    ..written.sandbox.or_default()
+                },
                 repos: repos.into_iter().map(|(_, repo)| repo).collect(),
                 statics: statics.into_iter().map(|it| it.mount).collect(),
             }),
@@ -502,10 +512,13 @@ pub(super) fn known_keys() -> Vec<String> {
         "[tls]\n",
         "[limits]\n",
         "[transfer]\n",
+        "[sandbox]\n",
         "[[repo]]\n",
         "[[static]]\n",
     ];
-    let tables = ["listen", "tls", "limits", "transfer", "repo", "static"];
+    let tables = [
+        "listen", "tls", "limits", "transfer", "sandbox", "repo", "static",
+    ];
     probes
         .iter()
         .filter_map(|table| toml::from_str::<File>(&format!("{table}zzz = 1\n")).err())

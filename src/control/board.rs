@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::brakes::timestamp;
 use crate::finding::Finding;
+use crate::sandbox::Confinement;
 use crate::tls::CertificateFacts;
 use crate::transport::activity::{Way, Ways};
 
@@ -16,6 +17,7 @@ pub struct Board {
     news: Mutex<News>,
     /// What connections count.
     sent: OnceLock<Arc<Ways>>,
+    confinement: OnceLock<Arc<Confinement>>,
 }
 
 /// What is there to be seen. Times are RFC 3339 in UTC.
@@ -28,6 +30,9 @@ pub struct News {
     /// How content was sent.
     #[serde(default)]
     pub sent: Sent,
+    /// By what the process has confined itself; `None` if it was not to.
+    #[serde(default)]
+    pub confined: Option<String>,
 }
 
 /// How many bytes of content were sent in which way, since the start. Of
@@ -106,6 +111,7 @@ impl Board {
                 .get()
                 .map(|it| Sent::from(&**it))
                 .unwrap_or_default(),
+            confined: self.confinement().map(|it| it.to_string()),
             ..self.lock().clone()
         }
     }
@@ -114,6 +120,17 @@ impl Board {
     pub fn count(&self, sent: &Arc<Ways>) {
         // It has the same one already, if it has one.
         _ = self.sent.set(Arc::clone(sent));
+    }
+
+    /// The process has confined itself like this.
+    pub fn confine(&self, confinement: Arc<Confinement>) {
+        // It happens once.
+        _ = self.confinement.set(confinement);
+    }
+
+    /// How the process has confined itself, if it was to.
+    pub fn confinement(&self) -> Option<&Arc<Confinement>> {
+        self.confinement.get()
     }
 
     /// This certificate is in use from now on, or none.

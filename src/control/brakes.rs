@@ -21,6 +21,7 @@ use crate::finding::shell_word;
 use crate::http::Service;
 use crate::repo::Repo;
 use crate::repo::status::{Hold, Obstacle, Status};
+use crate::sandbox::probe;
 use crate::systemd::{self, Inherited, Keeps, Manager, hold_name, hold_prefix, numbered};
 use exchange::{Exchange, with_first};
 
@@ -197,8 +198,21 @@ impl Brakes {
             Request::Hold { prefix, reason } => self.hold(&prefix, &reason, by).map(Reply::Held),
             Request::Release { prefix } => self.release(&prefix, by).map(Reply::Released),
             Request::Status { prefix } => self.report(prefix.as_ref()).map(Reply::Status),
+            Request::Sandbox {} => self.probe().map(Reply::Sandbox),
         };
         result.unwrap_or_else(Reply::Refused)
+    }
+
+    /// In this thread, which is confined like all others.
+    fn probe(&self) -> Result<probe::Report, Refused> {
+        let confinement = self.board.confinement().ok_or_else(|| {
+            Refused::new(
+                "this server has not confined itself yet",
+                "ask again when it serves",
+            )
+        })?;
+        tracing::warn!("what is forbidden is being tried (sandbox-check)");
+        Ok(confinement.probe())
     }
 
     fn hold(&self, prefix: &Prefix, reason: &Reason, by: &str) -> Result<Held, Refused> {

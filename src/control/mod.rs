@@ -23,6 +23,7 @@ use board::News;
 use crate::config::{DEFAULT_FILE, Prefix};
 use crate::finding::shell_word;
 use crate::repo::status::{Hold, Obstacle, Status};
+use crate::sandbox::probe;
 
 /// What a request may have, in bytes, with its line feed.
 pub const REQUEST_MAX: usize = 64 * 1024;
@@ -68,6 +69,8 @@ pub enum Request {
         /// One repository only.
         prefix: Option<Prefix>,
     },
+    /// To try what is forbidden, inside.
+    Sandbox {},
 }
 
 impl Request {
@@ -138,6 +141,8 @@ pub enum Reply {
     Released(Released),
     /// How everything stands.
     Status(Report),
+    /// What came of trying what is forbidden.
+    Sandbox(probe::Report),
     /// Nothing was done.
     Refused(Refused),
 }
@@ -291,6 +296,8 @@ mod tests {
             (r#"{"hold":{"prefix":"repo","reason":"x"}}"#, None),
             (r#"{"release":{"prefix":"/a/../b"}}"#, None),
             (r#"{"release":{}}"#, None),
+            (r#"{"sandbox":{}}"#, Some(Request::Sandbox {})),
+            (r#"{"sandbox":{"x":1}}"#, None),
             (r#"{"reboot":{}}"#, None),
         ];
         for (line, expected) in cases {

@@ -156,8 +156,10 @@ fn bind(socket: &Placed<PathBuf>) -> Result<Bound, Closed> {
                 "cannot listen for `hold`, `release` and `status` at {} (`listen.control`): {error:#}",
                 path.display()
             );
-            let finding = Finding::error(socket.place.clone(), reason)
-                .remedy("free the path, or name another one as `listen.control`");
+            let finding = Finding::error(socket.place.clone(), reason).remedy(
+                "free the path, or name another one as `listen.control`; if its directory was \
+                 not there when the server was started, restart it",
+            );
             Err(Closed { finding, taken })
         }
     }

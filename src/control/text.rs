@@ -11,6 +11,7 @@ use super::{Held, Lasting, Refused, Released, Reply, Report, Repository, Way};
 use crate::config::Prefix;
 use crate::finding::shell_word;
 use crate::repo::status::{Hold, Obstacle, Status};
+use crate::sandbox::probe::{self, Outcome};
 
 /// A reply as text, with the ages that it had at this time.
 pub struct Text<'r> {
@@ -28,6 +29,7 @@ impl Display for Text<'_> {
             Reply::Held(held) => self.held(f, held),
             Reply::Released(released) => self.released(f, released),
             Reply::Status(report) => self.report(f, report),
+            Reply::Sandbox(report) => attempts(f, report),
             Reply::Refused(refused) => refusal(f, refused),
         }
     }
@@ -38,6 +40,34 @@ fn refusal(f: &mut Formatter<'_>, refused: &Refused) -> fmt::Result {
     match &refused.remedy {
         Some(remedy) => write!(f, "\n    fix: {}", Line(remedy)),
         None => Ok(()),
+    }
+}
+
+/// A line for each attempt, those that were possible with what to do.
+fn attempts(f: &mut Formatter<'_>, report: &probe::Report) -> fmt::Result {
+    writeln!(f, "confined by {}\n", Line(&report.confined))?;
+    for attempt in &report.attempts {
+        let label = match attempt.outcome {
+            Outcome::Denied => "denied",
+            Outcome::Possible => "POSSIBLE",
+            Outcome::Untried => "untried",
+        };
+        let by = match attempt.outcome {
+            Outcome::Denied => format!("by {}", attempt.by),
+            Outcome::Possible => String::new(),
+            Outcome::Untried => attempt.by.clone(),
+        };
+        let operation = Line(&attempt.operation).to_string();
+        let line = format!("{label:<9} {operation:<50} {}", Line(&by));
+        writeln!(f, "{}", line.trim_end())?;
+        if let Some(remedy) = &attempt.remedy {
+            writeln!(f, "          fix: {}", Line(remedy))?;
+        }
+    }
+    let (possible, count) = (report.possible().count(), report.attempts.len());
+    match possible {
+        0 => writeln!(f, "\n{count} attempts, none of them possible"),
+        _ => writeln!(f, "\n{count} attempts, {possible} of them POSSIBLE"),
     }
 }
 
@@ -180,6 +210,9 @@ impl Text<'_> {
                 "refused, the old configuration is in force",
                 refused,
             )?;
+        }
+        if let Some(confined) = &news.confined {
+            row(f, "confined", format_args!("by {}", Line(confined)))?;
         }
         if news.sent != Sent::default() {
             self.sent(f, &news.sent)?;

@@ -9,13 +9,14 @@ mod reload;
 mod running;
 mod shutdown;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 
-pub use process::{block_on, runtime};
+pub use process::{block_on, block_on_behind_gate, runtime};
 pub use reload::{Control, Refused, Reloaded, hangups};
 pub use shutdown::{Outcome, termination};
 
@@ -24,7 +25,9 @@ use crate::control::server::Door;
 use crate::finding::Finding;
 use crate::http::Service;
 use crate::reactors::Reactors;
+use crate::sandbox::Confinement;
 use crate::systemd::Manager;
+use crate::tls::kernel::{KernelTls, Unavailable};
 use generation::Generation;
 use listeners::Plan;
 use opening::Stage;
@@ -59,17 +62,65 @@ impl From<anyhow::Error> for StartError {
     }
 }
 
+/// What a server needs, open and bound. No thread was started for it.
+pub struct Opened {
+    generation: Generation,
+    service: Arc<Service>,
+    listeners: Plan,
+    kernel: Result<KernelTls, Unavailable>,
+    processors: NonZero<usize>,
+}
+
+impl Opened {
+    /// What answers for the content.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
+    /// Starts the threads that serve, which do nothing yet.
+    ///
+    /// # Errors
+    /// If they cannot be had.
+    pub fn begin(self) -> Result<Daemon, StartError> {
+        let Self {
+            generation,
+            service,
+            listeners,
+            kernel,
+            processors,
+        } = self;
+        let reactors =
+            Reactors::start(processors).context("the threads that serve cannot be started")?;
+        let (control, orders, certificate_files) = reload::control(generation.certificate_files());
+        Ok(Daemon {
+            generation,
+            service,
+            listeners,
+            kernel,
+            reactors,
+            control,
+            orders,
+            certificate_files,
+            manager: Manager::NONE,
+            door: None,
+            confinement: None,
+        })
+    }
+}
+
 /// A server with everything open and bound, about to serve.
 pub struct Daemon {
     generation: Generation,
     service: Arc<Service>,
     listeners: Plan,
+    kernel: Result<KernelTls, Unavailable>,
     reactors: Reactors,
     control: Control,
     orders: mpsc::Receiver<Order>,
     certificate_files: watch::Sender<Vec<PathBuf>>,
     manager: Manager,
     door: Option<Door>,
+    confinement: Option<Arc<Confinement>>,
 }
 
 impl Daemon {
@@ -78,6 +129,15 @@ impl Daemon {
     /// # Errors
     /// Everything that stands in the way, as far as it can be told at once.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        Self::open(config)?.begin()
+    }
+
+    /// The same without any thread, for a process that is to be confined before it
+    /// has any ([`crate::sandbox`]).
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn open(config: &Config) -> Result<Opened, StartError> {
         // What repositories keep open depends on it.
         process::raise_descriptors();
         // Nobody asks what it waits for: nothing is served yet.
@@ -88,19 +148,22 @@ impl Daemon {
         generation.announce_certificate();
         let listeners = listeners::plan(&config.listen, &[]).map_err(|error| error.reason)?;
         listeners.announce();
-        let reactors = Reactors::start().context("the threads that serve cannot be started")?;
-        let (control, orders, certificate_files) = reload::control(generation.certificate_files());
-        Ok(Self {
+        Ok(Opened {
             service: Arc::new(Service::new(Arc::clone(&generation.routes))),
             generation,
             listeners,
-            reactors,
-            control,
-            orders,
-            certificate_files,
-            manager: Manager::NONE,
-            door: None,
+            // It connects, which a confined process does not.
+            kernel: KernelTls::probe(),
+            processors: process::processors(),
         })
+    }
+
+    /// The same, confined like this.
+    pub fn within(self, confinement: Arc<Confinement>) -> Self {
+        Self {
+            confinement: Some(confinement),
+            ..self
+        }
     }
 
     /// The same, with a service manager that is told of reloads.
@@ -144,6 +207,8 @@ impl Daemon {
             self.certificate_files,
             self.manager,
             self.door,
+            self.kernel,
+            self.confinement,
         );
         tokio::select! {
             biased;

@@ -1,10 +1,14 @@
 //! What the process is given: threads and descriptors.
 
+use std::num::NonZero;
+use std::thread;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 use crate::config::Limits;
 use crate::repo::room::Room;
+use crate::sandbox::gate::Gate;
 
 /// Raises the limit of open files as far as it goes.
 pub(super) fn raise_descriptors() {
@@ -61,6 +65,36 @@ pub fn block_on<T, E: From<anyhow::Error>>(
     let result = runtime.block_on(future);
     runtime.shutdown_background();
     result
+}
+
+/// Runs a future to its end in a runtime of its own, whose threads do nothing before
+/// the gate is opened that the future is given; otherwise as [`block_on`].
+///
+/// # Errors
+/// As [`block_on`].
+pub fn block_on_behind_gate<T, E, F>(future: impl FnOnce(Gate) -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: From<anyhow::Error>,
+{
+    let threads = processors().get();
+    let gate = Gate::before(threads);
+    let waiting = gate.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(threads)
+        .on_thread_start(move || waiting.pass())
+        .build()
+        .map_err(anyhow::Error::from)?;
+    let result = runtime.block_on(future(gate));
+    runtime.shutdown_background();
+    result
+}
+
+/// How many processors this process may use. A confined one would not find out how
+/// many the control group leaves it.
+pub(super) fn processors() -> NonZero<usize> {
+    thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
 }
 
 /// The runtime that everything happens in.

@@ -194,8 +194,13 @@ impl Running {
         self.manager.reloading();
         let running = Arc::clone(&self.generation);
         let file = running.config.file.clone();
+        let confinement = self.confinement.clone();
         openings.begin(&file, move |stage| {
             let config = Config::load(&running.config.file)?;
+            let refusal = confinement.map_or(Vec::new(), |it| it.refusal(&config));
+            if !refusal.is_empty() {
+                return Err(refusal);
+            }
             let next = Generation::open(config, Some(&running), stage)?;
             Ok(Opened { next, running })
         });

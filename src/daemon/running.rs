@@ -21,8 +21,9 @@ use crate::http::Service;
 use crate::http::redirect::Redirect;
 use crate::reactors::Reactors;
 use crate::routes::Site;
+use crate::sandbox::Confinement;
 use crate::systemd::Manager;
-use crate::tls::kernel::KernelTls;
+use crate::tls::kernel::{KernelTls, Unavailable};
 use crate::tls::{Acceptor, Identity};
 
 /// A server at work.
@@ -31,8 +32,10 @@ pub(super) struct Running {
     service: Arc<Service>,
     /// Present if the generation has an identity.
     acceptor: Option<Arc<Acceptor>>,
-    /// What the kernel can do of TLS; `None` if it was not asked yet.
-    kernel: Option<KernelTls>,
+    /// What the kernel can do of TLS.
+    kernel: Result<KernelTls, Unavailable>,
+    /// Whether the log has it.
+    kernel_told: bool,
     pub(super) listeners: Vec<Serving>,
     pub(super) shared: Shared,
     pub(super) drain: watch::Sender<bool>,
@@ -44,10 +47,13 @@ pub(super) struct Running {
     pub(super) manager: Manager,
     /// Present if it can be asked.
     pub(super) door: Option<Door>,
+    /// Present if the process has confined itself.
+    pub(super) confinement: Option<Arc<Confinement>>,
 }
 
 impl Running {
     /// Begins to serve.
+    #[allow(clippy::too_many_arguments)] // It is called once, by who has all of them.
     pub(super) fn begin(
         generation: Generation,
         service: Arc<Service>,
@@ -56,12 +62,15 @@ impl Running {
         certificate_files: watch::Sender<Vec<PathBuf>>,
         manager: Manager,
         door: Option<Door>,
+        kernel: Result<KernelTls, Unavailable>,
+        confinement: Option<Arc<Confinement>>,
     ) -> Self {
         let (drain, draining) = watch::channel(false);
         let mut running = Self {
             service,
             acceptor: None,
-            kernel: None,
+            kernel,
+            kernel_told: false,
             listeners: Vec::new(),
             shared: Shared {
                 limits: Arc::new(ArcSwap::from_pointee(generation.limits)),
@@ -78,6 +87,7 @@ impl Running {
             reminder: Reminder::default(),
             manager,
             door,
+            confinement,
             generation: Arc::new(generation),
         };
         running.identify();
@@ -153,15 +163,13 @@ impl Running {
         if self.generation.config.transfer.zero_copy == ZeroCopy::Off {
             return KernelTls::NONE;
         }
-        let asked = self.kernel.get_or_insert_with(|| {
-            KernelTls::probe()
-                .inspect(|kernel| tracing::info!(%kernel, "the kernel does TLS for HTTP/1.1"))
-                .unwrap_or_else(|reason| {
-                    tracing::info!(%reason, "TLS is done without the kernel");
-                    KernelTls::NONE
-                })
-        });
-        asked.clone()
+        let told = std::mem::replace(&mut self.kernel_told, true);
+        match &self.kernel {
+            Ok(kernel) if !told => tracing::info!(%kernel, "the kernel does TLS for HTTP/1.1"),
+            Err(reason) if !told => tracing::info!(%reason, "TLS is done without the kernel"),
+            Ok(_) | Err(_) => {}
+        }
+        self.kernel.as_ref().map_or(KernelTls::NONE, Clone::clone)
     }
 
     /// Where the operator looks, if anywhere.
@@ -231,6 +239,9 @@ fn changes(old: &Generation, new: &Generation) -> Vec<String> {
     }
     if old.config.transfer != new.config.transfer {
         changes.push("transfer settings changed".into());
+    }
+    if !old.config.sandbox.means_same(&new.config.sandbox) {
+        changes.push("`[sandbox]` changed, which counts from the next start".into());
     }
     if old.config.listen.public_name != new.config.listen.public_name {
         changes.push("public name changed".into());

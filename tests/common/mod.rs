@@ -174,6 +174,7 @@ pub struct Setup {
     transfer: String,
     protocols: &'static str,
     extra_tls: String,
+    sandbox: String,
     own_certificate: bool,
 }
 
@@ -191,6 +192,8 @@ impl Setup {
             transfer: String::new(),
             protocols: r#"["h2", "http/1.1"]"#,
             extra_tls: String::new(),
+            // Whether this machine has the server's user is no business of a test.
+            sandbox: "user = \"root\"\n".to_owned(),
             own_certificate: false,
         }
     }
@@ -260,6 +263,12 @@ impl Setup {
         self
     }
 
+    /// What `[sandbox]` says.
+    pub fn sandbox(mut self, text: &str) -> Self {
+        self.sandbox = text.to_owned();
+        self
+    }
+
     /// The test puts `certificate.pem` and `key.pem` in place itself.
     pub fn own_certificate(mut self) -> Self {
         self.own_certificate = true;
@@ -282,13 +291,14 @@ impl Setup {
         };
         format!(
             "[listen]\n{}control = {:?}\n[tls]\ncertificate = \"certificate.pem\"\nprivate_key = \"key.pem\"\n\
-             protocols = {}\n{}[limits]\n{}[transfer]\n{}{}",
+             protocols = {}\n{}[limits]\n{}[transfer]\n{}[sandbox]\n{}{}",
             self.listen,
             self.control,
             self.protocols,
             self.extra_tls,
             self.limits,
             transfer,
+            self.sandbox,
             self.mounts
         )
     }

@@ -55,7 +55,7 @@ async fn get(sender: &mut Sender, path: &str) -> hyper::Result<Bytes> {
 /// become a task; others on the same thread go on in any case.
 #[tokio::test]
 async fn a_panic_ends_a_connection_at_most() {
-    let reactors = Reactors::start().unwrap();
+    let reactors = Reactors::start(std::num::NonZero::<usize>::MIN).unwrap();
     // Some for each thread.
     let mut others = Vec::new();
     for _ in 0..3 * std::thread::available_parallelism().unwrap().get() {

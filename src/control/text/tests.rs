@@ -79,7 +79,37 @@ fn news() -> News {
             sendfile: 5 << 30,
             kernel_tls: 512,
         },
+        confined: Some("no new privileges, Landlock ABI 4, seccomp".into()),
     }
+}
+
+#[test]
+fn what_is_possible_stands_out() {
+    let attempt = |operation: &str, outcome, by: &str, remedy: Option<&str>| probe::Attempt {
+        operation: operation.into(),
+        outcome,
+        by: by.into(),
+        error: None,
+        remedy: remedy.map(str::to_owned),
+    };
+    let report = probe::Report {
+        confined: "seccomp".into(),
+        attempts: vec![
+            attempt("write to /srv/r/config", Outcome::Denied, "Landlock", None),
+            attempt("list /", Outcome::Possible, "nobody", Some("see")),
+            attempt("read /x", Outcome::Untried, "it is not there", None),
+        ],
+    };
+    let pad = " ".repeat(28);
+    let expected = format!(
+        "confined by seccomp\n\n\
+         denied    write to /srv/r/config{pad} by Landlock\n\
+         POSSIBLE  list /\n          fix: see\n\
+         untried   read /x{}it is not there\n\n\
+         3 attempts, 1 of them POSSIBLE\n",
+        " ".repeat(44)
+    );
+    assert_eq!(said(&Reply::Sandbox(report)), expected);
 }
 
 #[test]
@@ -139,6 +169,7 @@ ostree-serve 1.2.3, up 1 day, since 2026-02-28T00:00:00Z
               /etc/serve.toml:3:1: unknown key
               fix: did you mean `grace`?
               and 1 more, which the log has
+  confined    by no new privileges, Landlock ABI 4, seccomp
   sent        5.0 GiB
               3.0 MiB from memory
               5.0 GiB by the kernel from files

@@ -51,7 +51,7 @@ async fn a_plan_that_fails_late_keeps_its_clients() {
         limits: Arc::new(ArcSwap::from_pointee(limits)),
         slots: Arc::new(Slots::new(limits.connections)),
         drain: draining,
-        reactors: Arc::new(Reactors::start().unwrap()),
+        reactors: Arc::new(Reactors::start(std::num::NonZero::<usize>::MIN).unwrap()),
         sent: Arc::default(),
         rests: Arc::default(),
     };

@@ -125,7 +125,10 @@ fn ask(reactors: &Reactors, file: FileContent, vectored: bool) -> TcpStream {
 #[test]
 fn what_hyper_reads_ends_its_connection_and_no_other() {
     const LEN: usize = 100_000;
-    let (reactors, file) = (Reactors::start().unwrap(), file(LEN));
+    let (reactors, file) = (
+        Reactors::start(std::num::NonZero::<usize>::MIN).unwrap(),
+        file(LEN),
+    );
     for vectored in [false, true, false, true, true] {
         let mut reply = Vec::new();
         ask(&reactors, file.clone(), vectored)

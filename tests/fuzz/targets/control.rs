@@ -33,6 +33,7 @@ fuzz_target!(|line: &[u8]| {
         }
         Request::Release { prefix } => Some(prefix),
         Request::Status { prefix } => prefix.as_ref(),
+        Request::Sandbox {} => None,
     };
     let Some(prefix) = prefix else { return };
     let text = prefix.to_string();
