@@ -79,6 +79,8 @@ fn run(source: &Source) -> Result<(), StartError> {
         let opened = Daemon::open(&config)?;
         let brakes = Arc::new(Brakes::restored(opened.service(), manager, way, inherited));
         let door = Door::open(&config.listen.control, Arc::clone(&brakes))?;
+        // Before anybody can be answered: who was may end it.
+        let shutdown = daemon::termination(|| {})?;
         // Everything is open. What is not needed for serving goes now, for good.
         let confinement = Arc::new(sandbox::confine(&config, &gate)?);
         brakes.board().confine(Arc::clone(&confinement));
@@ -87,7 +89,6 @@ fn run(source: &Source) -> Result<(), StartError> {
             .managed_by(manager)
             .behind(door)
             .within(confinement);
-        let shutdown = daemon::termination(|| {})?;
         daemon.control().reload_at(hangups);
         manager.ready();
         brakes.announce();
