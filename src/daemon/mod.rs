@@ -92,6 +92,8 @@ impl Opened {
         let reactors =
             Reactors::start(processors).context("the threads that serve cannot be started")?;
         let (control, orders, certificate_files) = reload::control(generation.certificate_files());
+        // Only now: whoever reads that it listens takes it for confined.
+        listeners.announce();
         Ok(Daemon {
             generation,
             service,
@@ -147,7 +149,6 @@ impl Daemon {
         generation.announce_limits(None);
         generation.announce_certificate();
         let listeners = listeners::plan(&config.listen, &[]).map_err(|error| error.reason)?;
-        listeners.announce();
         Ok(Opened {
             service: Arc::new(Service::new(Arc::clone(&generation.routes))),
             generation,
