@@ -1,5 +1,6 @@
 //! Bound sockets, who the peer is, and what to do when accepting fails.
 
+pub mod passed;
 pub mod stream;
 pub(crate) mod unix;
 
@@ -28,6 +29,8 @@ pub struct Listener {
     name: Option<unix::Name>,
     socket: Socket,
     address: Address,
+    /// Whether the service manager has the same socket.
+    is_held: bool,
 }
 
 #[derive(Debug)]
@@ -104,6 +107,7 @@ impl Reserved {
             name,
             socket,
             address,
+            is_held: false,
         };
         listener.share_port(false)?;
         Ok(listener)
@@ -122,9 +126,13 @@ fn listen_tcp(
             Address::Unix(_) => io::Error::from(errno).into(),
         })
     })?;
+    Ok((Socket::Tcp(observe(socket)?), None))
+}
+
+/// Has the runtime tell when somebody connects.
+fn observe(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped.
-    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? };
-    Ok((Socket::Tcp(socket), None))
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? })
 }
 
 /// Why an address cannot be had at the moment.
@@ -183,13 +191,18 @@ impl Listener {
 
     fn share_port(&self, shared: bool) -> io::Result<()> {
         match &self.socket {
-            Socket::Tcp(listener) => Ok(set_socket_reuseport(listener, shared)?),
-            Socket::Unix(_) => Ok(()),
+            Socket::Tcp(listener) if !self.is_held => Ok(set_socket_reuseport(listener, shared)?),
+            Socket::Tcp(_) | Socket::Unix(_) => Ok(()),
         }
     }
 
-    /// Lets nobody begin to connect any more. Who has begun still comes in; to
-    /// close the socket would reset them. Whoever comes to a port now hears
+    /// Whether the socket is the service manager's too, and outlives this listener.
+    pub fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Lets nobody begin to connect any more, unless the service manager keeps the
+    /// socket. Who has begun still comes in; to close the socket would reset them. Whoever comes to a port now hears
     /// nothing, asks again after a second (RFC 6298), and then finds who has the
     /// port by that time.
     ///
@@ -197,6 +210,8 @@ impl Listener {
     /// If the kernel does not let that be.
     pub fn close_door(&self) -> io::Result<()> {
         match &self.socket {
+            // It would be closed to the next process as well.
+            _ if self.is_held => Ok(()),
             Socket::Tcp(listener) => drop_syn(listener.as_fd()),
             Socket::Unix(_) => {
                 self.name.iter().for_each(unix::Name::remove);

@@ -16,6 +16,7 @@ use ostree_serve::control::text::Text;
 use ostree_serve::control::{self, Reply, Request, Way};
 use ostree_serve::daemon::{self, Daemon, EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, StartError};
 use ostree_serve::finding::{Finding, Severity};
+use ostree_serve::listener::passed::Passed;
 use ostree_serve::sandbox::gate::Gate;
 use ostree_serve::sandbox::probe;
 use ostree_serve::systemd::Manager;
@@ -76,11 +77,12 @@ fn run(source: &Source) -> Result<(), StartError> {
         // First of all: until then a SIGHUP ends the process.
         let hangups = daemon::hangups()?;
         let config = Config::load(&source.config)?;
-        let opened = Daemon::open(&config)?;
+        let (passed, inherited) = Passed::among(inherited);
+        let opened = Daemon::open(&config, &passed)?;
+        // From here on there may be clients, whom a signal must not cut off.
+        let shutdown = daemon::termination(|| {})?;
         let brakes = Arc::new(Brakes::restored(opened.service(), manager, way, inherited));
         let door = Door::open(&config.listen.control, Arc::clone(&brakes))?;
-        // Before anybody can be answered: who was may end it.
-        let shutdown = daemon::termination(|| {})?;
         // Everything is open. What is not needed for serving goes now, for good.
         let confinement = Arc::new(sandbox::confine(&config, &gate)?);
         brakes.board().confine(Arc::clone(&confinement));

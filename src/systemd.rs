@@ -45,7 +45,7 @@ pub enum Keeps {
 /// A descriptor that the process was started with.
 #[derive(Debug)]
 pub struct Inherited {
-    /// Its name in the descriptor store.
+    /// Its name in the descriptor store, or that of the socket unit.
     pub name: String,
     /// The descriptor.
     pub descriptor: OwnedFd,
@@ -92,7 +92,8 @@ impl Manager {
                 let remedy = format!(
                     "see whether a repository is not held that should be: \
                      ostree-serve status{way}; then hold it again: \
-                     ostree-serve hold PREFIX --reason TEXT{way}"
+                     ostree-serve hold PREFIX --reason TEXT{way}; sockets of the socket unit \
+                     are not adopted, and may be in the way"
                 );
                 tracing::error!(%error, remedy, "what the service manager kept cannot be taken over");
                 return (Self { keeps }, Vec::new());

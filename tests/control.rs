@@ -4,25 +4,23 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use common::client::{Client, connect};
+use common::manager::Manager;
 use common::process::Process;
 use common::{Setup, TestRepo, wait_for};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ostree-serve");
 const REF: &str = "refs/heads/demo/x86_64/stable";
@@ -695,92 +693,9 @@ fn nothing_is_held_by_a_server_that_ends() {
     done(&process, &["status"]);
 }
 
-/// A service manager's end of the notifications.
-struct Manager {
-    socket: UnixDatagram,
-    directory: TempDir,
-}
-
-impl Manager {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        socket.set_read_timeout(PATIENCE).unwrap();
-        Self { socket, directory }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("notify")
-    }
-
-    /// The next notification, and the descriptors that came with it.
-    fn next(&self) -> (String, Vec<OwnedFd>) {
-        let mut text = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(
-            &self.socket,
-            &mut [IoSliceMut::new(&mut text)],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        );
-        let len = received.expect("a notification").bytes;
-        let descriptors = ancillary
-            .drain()
-            .flat_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
-                _ => vec![],
-            })
-            .collect();
-        let text = String::from_utf8(text[..len].to_vec()).unwrap();
-        (text, descriptors)
-    }
-
-    /// The next notification that has this line, and its descriptors.
-    fn wait_for(&self, line: &str) -> (String, Vec<OwnedFd>) {
-        loop {
-            let (text, descriptors) = self.next();
-            if text.lines().any(|it| it == line) {
-                return (text, descriptors);
-            }
-        }
-    }
-
-    /// Starts the server as a service with these descriptors in its store.
-    fn start(&self, setup: Setup, stored: &[(&str, &OwnedFd)]) -> Process {
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\"", PROGRAM])
-            .env("NOTIFY_SOCKET", self.path())
-            .env("FDSTORE", "16");
-        if !stored.is_empty() {
-            let names: Vec<_> = stored.iter().map(|(name, _)| *name).collect();
-            command
-                .env("LISTEN_FDS", stored.len().to_string())
-                .env("LISTEN_FDNAMES", names.join(":"));
-            pass(&mut command, stored.iter().map(|(_, it)| *it));
-        }
-        listening(Process::start_with(setup, command))
-    }
-}
-
-/// Gives a command descriptors from 3 on.
-fn pass<'d>(command: &mut Command, descriptors: impl Iterator<Item = &'d OwnedFd>) {
-    // Away from the numbers that they are to have, so that none overwrites another.
-    let above: Vec<OwnedFd> = descriptors
-        .map(|it| rustix::io::fcntl_dupfd_cloexec(it.as_fd(), 100).unwrap())
-        .collect();
-    // SAFETY: nothing but a system call on descriptors that the closure owns.
-    unsafe {
-        command.pre_exec(move || {
-            for (number, descriptor) in (3..).zip(&above) {
-                if libc::dup2(descriptor.as_raw_fd(), number) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            Ok(())
-        });
-    }
+/// Starts the server as a service with these descriptors in its store.
+fn start_by(manager: &Manager, setup: Setup, stored: &[(&str, &OwnedFd)]) -> Process {
+    listening(manager.start(setup, stored))
 }
 
 fn sealed(bytes: &[u8]) -> OwnedFd {
@@ -795,7 +710,7 @@ fn sealed(bytes: &[u8]) -> OwnedFd {
 fn a_service_manager_is_told_of_start_reload_and_end() {
     let repo = TestRepo::new();
     let manager = Manager::new();
-    let mut process = manager.start(serving(&repo), &[]);
+    let mut process = start_by(&manager, serving(&repo), &[]);
     assert_eq!(manager.next().0, "READY=1\n");
     assert_eq!(manager.next().0, "STATUS=Serving 1 repository\n");
 
@@ -824,7 +739,7 @@ fn a_service_manager_is_told_of_start_reload_and_end() {
 fn a_hold_survives_a_restart() {
     let repo = TestRepo::new();
     let manager = Manager::new();
-    let mut first = manager.start(serving(&repo), &[]);
+    let mut first = start_by(&manager, serving(&repo), &[]);
     let said = done(&first, &["hold", "/repo", "--reason", "bad kernel"]);
     assert!(said.contains("survives a restart of the service"), "{said}");
     manager.wait_for("FDSTOREREMOVE=1");
@@ -858,7 +773,7 @@ fn a_hold_survives_a_restart() {
     // Published while nobody serves.
     fs::write(repo.file(REF), repo.read("refs/heads/demo/prüfung")).unwrap();
     let stored = [("hold-/repo", kept), ("hold-/repo~2", newer)];
-    let second = manager.start(serving(&repo), &stored);
+    let second = start_by(&manager, serving(&repo), &stored);
     assert_eq!(get(&second, &format!("/repo/{REF}")), before);
     assert_eq!(status(&second)["held"], held);
     assert!(second.log().contains("still held, as before the restart"));
@@ -912,7 +827,7 @@ fn a_hold_that_cannot_be_restored_is_shouted() {
     let unsealed = OwnedFd::from(tempfile::tempfile().unwrap());
     for broken in [sealed(b"no generation"), unsealed] {
         let manager = Manager::new();
-        let process = manager.start(serving(&repo), &[("hold-/repo", &broken)]);
+        let process = start_by(&manager, serving(&repo), &[("hold-/repo", &broken)]);
         let log = process.log();
         let line = log.lines().find(|it| it.contains("IT IS NOT HELD"));
         let line = line.unwrap_or_else(|| panic!("{log}"));
@@ -941,7 +856,7 @@ fn other_descriptors_are_left_alone() {
     let socket = OwnedFd::from(socket);
     let orphan = sealed(b"");
     let stored = [("http", &socket), ("hold-/gone", &orphan)];
-    let process = manager.start(serving(&repo), &stored);
+    let process = start_by(&manager, serving(&repo), &stored);
     let log = process.log();
     assert!(log.contains("has no use here name=\"http\""), "{log}");
     let line = log.lines().find(|it| it.contains("not served any more"));

@@ -7,13 +7,9 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +18,7 @@ use std::time::{Duration, Instant};
 use common::client::{Client, connect};
 use common::command::{Output, Program};
 use common::flatpak;
+use common::manager::Manager;
 use common::process::Process;
 use common::publisher::{
     BRANCH, Follower, History, Publisher, Remote, Tally, add_remote, init, ostree, while_pulling,
@@ -32,7 +29,6 @@ use ostree_serve::format::signatures::Signatures;
 use ostree_serve::format::summary::Summary;
 use ostree_serve::resource::Checksum;
 use ostree_serve::signature::{Fit, fit};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -432,7 +428,7 @@ fn nobody_goes_past_a_hold() {
     let publisher = Publisher::new(500);
     let history = &publisher.history;
     let manager = Manager::new();
-    let mut first = manager.start(&publisher, None);
+    let mut first = start_by(&manager, &publisher, None);
     let mut real = [(); 3].map(|()| Follower::new(&remote_of(&first), &publisher.key));
 
     // Some of them are ahead of others when the brake is pulled.
@@ -492,11 +488,11 @@ fn nobody_goes_past_a_hold() {
     all_are_at(&first, &real, frozen);
 
     // The service is restarted, and what was published meanwhile stays unseen.
-    let hold = manager.stored();
+    let hold = stored(&manager);
     first.signal(Signal::TERM);
     assert!(first.wait().success());
     publisher.publish();
-    let second = manager.start(&publisher, Some(&hold));
+    let second = start_by(&manager, &publisher, Some(&hold));
     real.iter_mut().for_each(|it| it.moved(&remote_of(&second)));
     wait_until_latest(&second, "/free", history);
     // Nothing of it is lost to somebody who pulls it for the first time.
@@ -554,70 +550,28 @@ fn remote_of(process: &Process) -> Remote {
     }
 }
 
-/// A service manager, as far as it keeps descriptors.
-struct Manager {
-    socket: UnixDatagram,
-    directory: TempDir,
+/// Starts the server as a service with this hold in its store. It serves the
+/// repository twice, so that one of them can be held and the other not.
+fn start_by(manager: &Manager, publisher: &Publisher, hold: Option<&OwnedFd>) -> Process {
+    let listen = ["https", "http", "redirect"].map(|it| format!("{it} = [\"127.0.0.1:0\"]\n"));
+    let setup = Setup::new()
+        .listen(&listen.concat())
+        .limit("handshake = \"1m\"")
+        .repo("/repo", &publisher.repo())
+        .repo("/free", &publisher.repo());
+    let stored: Vec<_> = hold.iter().map(|it| ("hold-/repo", *it)).collect();
+    let process = manager.start(setup, &stored);
+    wait_for("the control socket", || {
+        let log = process.log();
+        log.contains("listening for control").then_some(())
+    });
+    process
 }
 
-impl Manager {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        Self { socket, directory }
-    }
-
-    /// Starts the server as a service with this hold in its store. It serves the
-    /// repository twice, so that one of them can be held and the other not.
-    fn start(&self, publisher: &Publisher, hold: Option<&OwnedFd>) -> Process {
-        // Opening it anew where the child has it as number 3 needs no `unsafe`.
-        let script =
-            "export LISTEN_PID=$$; [ -z \"$HOLD\" ] || exec 3<\"$HOLD\"; exec \"$0\" \"$@\"";
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", script, env!("CARGO_BIN_EXE_ostree-serve")])
-            .env("NOTIFY_SOCKET", self.directory.path().join("notify"))
-            .env("FDSTORE", "16");
-        if let Some(hold) = hold {
-            let path = format!("/proc/{}/fd/{}", std::process::id(), hold.as_raw_fd());
-            command
-                .env("HOLD", path)
-                .env("LISTEN_FDS", "1")
-                .env("LISTEN_FDNAMES", "hold-/repo");
-        }
-        let listen = ["https", "http", "redirect"].map(|it| format!("{it} = [\"127.0.0.1:0\"]\n"));
-        let setup = Setup::new()
-            .listen(&listen.concat())
-            .limit("handshake = \"1m\"")
-            .repo("/repo", &publisher.repo())
-            .repo("/free", &publisher.repo());
-        let process = Process::start_with(setup, command);
-        wait_for("the control socket", || {
-            let log = process.log();
-            log.contains("listening for control").then_some(())
-        });
-        process
-    }
-
-    /// The hold that the server has given it.
-    fn stored(&self) -> OwnedFd {
-        loop {
-            let mut text = [0; 4096];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let buffers = &mut [IoSliceMut::new(&mut text)];
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            recvmsg(&self.socket, buffers, &mut ancillary, flags).expect("a notification");
-            for message in ancillary.drain() {
-                if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
-                    return descriptors.next().expect("a descriptor");
-                }
-            }
-        }
-    }
+/// The hold that the server has given it.
+fn stored(manager: &Manager) -> OwnedFd {
+    let (_, descriptors) = manager.wait_for("FDSTORE=1");
+    descriptors.into_iter().next().expect("a descriptor")
 }
 
 /// Verifying clients of one repository, half of them over HTTP/1.1, and half

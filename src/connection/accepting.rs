@@ -15,6 +15,9 @@ use crate::listener::{self, AcceptError, Listener};
 /// everybody is in who has begun to connect, and returns; the connections go on
 /// by themselves. A connection keeps the purpose that the listener had when it
 /// was accepted.
+///
+/// At a socket that the service manager keeps, clients wait for the next process when
+/// the server drains.
 pub async fn serve(
     listener: Arc<Listener>,
     purpose: Arc<ArcSwap<Purpose>>,
@@ -31,6 +34,13 @@ pub async fn serve(
         }
     };
     let draining = accept_until(&listener, &purpose, &shared, stopped).await;
+    if listener.is_held() {
+        if !draining {
+            // They came while it was configured, and nobody else would serve them.
+            accept_queued(&listener, &purpose.load(), &shared);
+        }
+        return;
+    }
     if let Err(error) = listener.close_door() {
         tracing::debug!(%error, "who connects at this moment may be reset");
     }

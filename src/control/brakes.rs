@@ -144,7 +144,7 @@ impl Brakes {
             if !name.starts_with(systemd::HOLD) {
                 tracing::warn!(
                     name,
-                    remedy = "start it without Sockets=; it opens its sockets itself",
+                    remedy = "of the units in Sockets=, only ListenStream= is of use",
                     "a descriptor that the service manager passed has no use here"
                 );
                 continue;

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::config::{Address, Listen};
 use crate::connection::{Purpose, Shared, accepting};
 use crate::finding::Finding;
+use crate::listener::passed::Passed;
 use crate::listener::{Listener, Reserved};
 
 /// What a listener is for.
@@ -91,7 +92,10 @@ pub(super) async fn end(listeners: Vec<Serving>) {
 }
 
 /// The listeners that a configuration wants, all bound, in its order.
-pub(super) struct Plan(Vec<Step>);
+pub(super) struct Plan {
+    steps: Vec<Step>,
+    passed: Passed,
+}
 
 enum Step {
     /// The running one of this number, for this kind of clients.
@@ -116,6 +120,14 @@ pub(super) struct BindError {
 }
 
 impl BindError {
+    fn new(address: &Address, reason: anyhow::Error) -> Self {
+        Self {
+            address: address.clone(),
+            reason,
+            listening: Vec::new(),
+        }
+    }
+
     /// For the operator, who changed `listen`.
     pub(super) fn finding(&self, listen: &Listen, file: &std::path::Path) -> Finding {
         let place = listen.place(&self.address).cloned();
@@ -150,12 +162,16 @@ impl BindError {
     }
 }
 
-/// Binds what is new in `listen`, without changing what runs. Dropping the plan
-/// closes it again.
+/// Adopts what is new in `listen` and was passed, and binds the rest of it, without
+/// changing what runs. Dropping the plan closes it again.
 ///
 /// Whoever listens gets clients, and if an address is part of a running one's,
 /// the clients of that. So nobody listens before everything is bound.
-pub(super) fn plan(listen: &Listen, running: &[Serving]) -> Result<Plan, BindError> {
+pub(super) fn plan(
+    listen: &Listen,
+    running: &[Serving],
+    passed: &Passed,
+) -> Result<Plan, BindError> {
     let wanted = wanted(listen);
     let running: Vec<&Bound> = running.iter().map(|it| &it.bound).collect();
     let kept = match_up(&wanted, &running);
@@ -165,10 +181,23 @@ pub(super) fn plan(listen: &Listen, running: &[Serving]) -> Result<Plan, BindErr
         .map(|number| running[number])
         .collect();
     let new = wanted.iter().zip(&kept).filter(|(_, kept)| kept.is_none());
-    let reserved: Vec<Reserved> = new
-        .map(|((_, address), _)| reserve(address, &going))
-        .collect::<Result<_, _>>()?;
-    let mut new = listen_at(reserved, &going)?.into_iter();
+    let (mut adopted, mut reserved) = (Vec::new(), Vec::new());
+    for ((_, address), _) in new {
+        match passed.adopt(address) {
+            Some(listener) => adopted.push(listener.map_err(|it| BindError::new(address, it))?),
+            None => reserved.push(reserve(address, &going, passed)?),
+        }
+    }
+    let mut bound = listen_at(reserved, &going)?;
+    let mut new = |address: &Address| {
+        let is_it = |it: &Listener| it.is_held() && it.address() == address;
+        match adopted.iter().position(is_it) {
+            Some(at) => Some(adopted.swap_remove(at)),
+            // In the order in which they are wanted.
+            None if bound.is_empty() => None,
+            None => Some(bound.remove(0)),
+        }
+    };
     let step = |(&(kind, written), kept): (&(Kind, &Address), &Option<usize>)| {
         let bound = |listener| Bound {
             kind,
@@ -180,10 +209,13 @@ pub(super) fn plan(listen: &Listen, running: &[Serving]) -> Result<Plan, BindErr
                 let listener = Arc::clone(&running[*number].listener);
                 Some(Step::Keep(*number, bound(listener)))
             }
-            None => new.next().map(|it| Step::Add(bound(Arc::new(it)))),
+            None => new(written).map(|it| Step::Add(bound(Arc::new(it)))),
         }
     };
-    Ok(Plan(wanted.iter().zip(&kept).filter_map(step).collect()))
+    Ok(Plan {
+        steps: wanted.iter().zip(&kept).filter_map(step).collect(),
+        passed: passed.clone(),
+    })
 }
 
 fn wanted(listen: &Listen) -> Vec<(Kind, &Address)> {
@@ -219,12 +251,18 @@ fn match_up(wanted: &[(Kind, &Address)], running: &[&Bound]) -> Vec<Option<usize
     matched
 }
 
-fn reserve(address: &Address, going: &[&Bound]) -> Result<Reserved, BindError> {
+fn reserve(address: &Address, going: &[&Bound], passed: &Passed) -> Result<Reserved, BindError> {
     let reserved = Reserved::bind_beside(address, &in_the_way(address, going));
-    reserved.map_err(|reason| BindError {
-        address: address.clone(),
-        reason,
-        listening: Vec::new(),
+    reserved.map_err(|reason| match passed.in_the_way_of(address) {
+        None => BindError::new(address, reason),
+        Some(held) => {
+            let hint = format!(
+                "the service manager holds {0} ({1}): write {0} in `listen`, or {address} in its \
+                 socket unit",
+                held.address, held.name
+            );
+            BindError::new(address, reason.context(hint))
+        }
     })
 }
 
@@ -259,14 +297,14 @@ impl Plan {
     /// Where it listens, with the ports that the kernel chose.
     pub(super) fn addresses(&self) -> Vec<Address> {
         let address = |step: &Step| step.bound().address().clone();
-        self.0.iter().map(address).collect()
+        self.steps.iter().map(address).collect()
     }
 
     /// The port that redirects lead to: the first one of HTTPS. If there is
     /// none, the configuration has a public name, and the standard port is meant.
     pub(super) fn https_port(&self) -> u16 {
         let https = self
-            .0
+            .steps
             .iter()
             .map(Step::bound)
             .filter(|it| it.kind == Kind::Https);
@@ -279,12 +317,34 @@ impl Plan {
             .unwrap_or(443)
     }
 
-    /// Logs where it listens that it did not before.
+    /// The sockets that it may have listeners from, and so the next plan.
+    pub(super) fn passed(&self) -> Passed {
+        self.passed.clone()
+    }
+
+    /// Logs where it listens that it did not before, and where nobody is served.
     pub(super) fn announce(&self) {
-        for step in &self.0 {
-            if let Step::Add(bound) = step {
-                tracing::info!(address = %bound.address(), "listening for {}", bound.kind);
+        for step in &self.steps {
+            let Step::Add(bound) = step else { continue };
+            let (address, kind) = (bound.address(), bound.kind);
+            match bound.listener.is_held() {
+                true => {
+                    tracing::info!(%address, "listening for {kind} at a socket that was passed")
+                }
+                false => tracing::info!(%address, "listening for {kind}"),
             }
+        }
+        for held in self.passed.unused(&self.addresses()) {
+            tracing::warn!(
+                name = held.name,
+                remedy = format!(
+                    "name {} in `listen`, written like this, or take it out of the socket unit \
+                     and restart that; who connects there meanwhile waits in vain",
+                    held.address
+                ),
+                address = %held.address,
+                "a socket that was passed is not configured"
+            );
         }
     }
 
@@ -298,7 +358,7 @@ impl Plan {
     ) -> Outcome {
         let mut running: Vec<Option<Serving>> = running.into_iter().map(Some).collect();
         let mut outcome = Outcome::default();
-        for step in self.0 {
+        for step in self.steps {
             let (kept, bound) = match step {
                 Step::Keep(number, bound) => (running[number].take(), bound),
                 Step::Add(bound) => (None, bound),

@@ -24,6 +24,7 @@ use crate::config::{Address, Config};
 use crate::control::server::Door;
 use crate::finding::Finding;
 use crate::http::Service;
+use crate::listener::passed::Passed;
 use crate::reactors::Reactors;
 use crate::sandbox::Confinement;
 use crate::systemd::Manager;
@@ -131,15 +132,16 @@ impl Daemon {
     /// # Errors
     /// Everything that stands in the way, as far as it can be told at once.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        Self::open(config)?.begin()
+        Self::open(config, &Passed::default())?.begin()
     }
 
     /// The same without any thread, for a process that is to be confined before it
-    /// has any ([`crate::sandbox`]).
+    /// has any ([`crate::sandbox`]). With sockets that the service manager has passed:
+    /// where the configuration names one's address, that is adopted instead of bound.
     ///
     /// # Errors
     /// As [`Daemon::start`].
-    pub fn open(config: &Config) -> Result<Opened, StartError> {
+    pub fn open(config: &Config, passed: &Passed) -> Result<Opened, StartError> {
         // What repositories keep open depends on it.
         process::raise_descriptors();
         // Nobody asks what it waits for: nothing is served yet.
@@ -148,7 +150,7 @@ impl Daemon {
         generation.routes.put_in_force();
         generation.announce_limits(None);
         generation.announce_certificate();
-        let listeners = listeners::plan(&config.listen, &[]).map_err(|error| error.reason)?;
+        let listeners = listeners::plan(&config.listen, &[], passed).map_err(|it| it.reason)?;
         Ok(Opened {
             service: Arc::new(Service::new(Arc::clone(&generation.routes))),
             generation,

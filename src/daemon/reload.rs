@@ -249,7 +249,7 @@ impl Running {
                 .map_err(|finding| vec![finding])?,
             None => None,
         };
-        let plan = match listeners::plan(listen, &self.listeners) {
+        let plan = match listeners::plan(listen, &self.listeners, &self.passed) {
             Ok(plan) => plan,
             Err(error) => {
                 let finding = error.finding(listen, &next.config.file);

@@ -19,6 +19,7 @@ use crate::control::board::Board;
 use crate::control::server::{self as control, Door};
 use crate::http::Service;
 use crate::http::redirect::Redirect;
+use crate::listener::passed::Passed;
 use crate::reactors::Reactors;
 use crate::routes::Site;
 use crate::sandbox::Confinement;
@@ -37,6 +38,7 @@ pub(super) struct Running {
     /// Whether the log has it.
     kernel_told: bool,
     pub(super) listeners: Vec<Serving>,
+    pub(super) passed: Passed,
     pub(super) shared: Shared,
     pub(super) drain: watch::Sender<bool>,
     /// Told where the generation's certificate is.
@@ -72,6 +74,7 @@ impl Running {
             kernel,
             kernel_told: false,
             listeners: Vec::new(),
+            passed: listeners.passed(),
             shared: Shared {
                 limits: Arc::new(ArcSwap::from_pointee(generation.limits)),
                 slots: Arc::new(Slots::new(generation.limits.connections)),

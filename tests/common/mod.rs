@@ -11,6 +11,7 @@ pub mod demo;
 pub mod flatpak;
 pub mod hyper_client;
 pub mod in_process;
+pub mod manager;
 pub mod process;
 pub mod publisher;
 pub mod transport;

@@ -56,7 +56,7 @@ async fn a_plan_that_fails_late_keeps_its_clients() {
         rests: Arc::default(),
     };
     let everywhere = listen_for_redirects(&["0.0.0.0:0".parse().unwrap()]);
-    let running = plan(&everywhere, &[]).ok().unwrap();
+    let running = plan(&everywhere, &[], &Passed::default()).ok().unwrap();
     let Address::Tcp(everywhere) = running.addresses()[0].clone() else {
         panic!("it is a port");
     };
@@ -70,7 +70,9 @@ async fn a_plan_that_fails_late_keeps_its_clients() {
         local(other),
         ([0, 0, 0, 0], other).into(),
     ]);
-    let error = plan(&wanted, &running).err().expect("two cannot have it");
+    let error = plan(&wanted, &running, &Passed::default())
+        .err()
+        .expect("two cannot have it");
     assert!(
         format!("{:#}", error.reason).contains("another process has the port"),
         "{:#}",
