@@ -712,7 +712,9 @@ fn a_service_manager_is_told_of_start_reload_and_end() {
     let manager = Manager::new();
     let mut process = start_by(&manager, serving(&repo), &[]);
     assert_eq!(manager.next().0, "READY=1\n");
-    assert_eq!(manager.next().0, "STATUS=Serving 1 repository\n");
+    let (serving, _) = manager.next();
+    let generation = "STATUS=Serving 1 repository; newest generation: 0 of /repo, published 2";
+    assert!(serving.starts_with(generation), "{serving}");
 
     process.hang_up();
     let (text, _) = manager.next();
@@ -720,15 +722,23 @@ fn a_service_manager_is_told_of_start_reload_and_end() {
     let time = time.and_then(|it| it.trim_end().parse::<u64>().ok());
     assert!(time.is_some_and(|it| it > 0), "{text}");
     assert_eq!(manager.next().0, "READY=1\n");
-    assert_eq!(manager.next().0, "STATUS=Serving 1 repository\n");
+    assert_eq!(manager.next().0, serving);
 
     process.configure(|text| text + "grase = \"2h\"\n");
     process.hang_up();
     let (text, _) = manager.wait_for("READY=1");
     assert_eq!(text, "READY=1\n");
     let (text, _) = manager.next();
-    let refused = "STATUS=Serving 1 repository; last reload refused at 2";
-    assert!(text.starts_with(refused), "{text}");
+    let refused = format!("{}; last reload refused at 2", serving.trim_end());
+    assert!(text.starts_with(&refused), "{text}");
+
+    // A publication is told without being asked.
+    fs::write(repo.file(REF), repo.read("refs/heads/demo/prüfung")).unwrap();
+    let (text, _) = manager.next();
+    assert!(
+        text.contains("newest generation: 1 of /repo, published 2"),
+        "{text}"
+    );
 
     process.signal(Signal::TERM);
     assert_eq!(manager.next().0, "STOPPING=1\n");
@@ -750,10 +760,12 @@ fn a_hold_survives_a_restart() {
     };
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     assert!(fcntl_get_seals(kept).unwrap().contains(seals));
-    assert_eq!(
-        manager.next().0,
-        "STATUS=Serving 1 repository; HELD: /repo\n"
+    let (text, _) = manager.next();
+    assert!(
+        text.starts_with("STATUS=Serving 1 repository; newest "),
+        "{text}"
     );
+    assert!(text.ends_with("; HELD: /repo\n"), "{text}");
 
     // The second one is there before the first one goes.
     done(&first, &["hold", "/repo", "--reason", "bad glibc"]);

@@ -99,6 +99,8 @@ pub struct Brakes {
     kept: Mutex<BTreeMap<String, Kept>>,
     started: (SystemTime, Instant),
     board: Board,
+    /// What the service manager was told last.
+    said: Mutex<String>,
     /// Whether it is too late to hold anything.
     ending: AtomicBool,
 }
@@ -129,6 +131,7 @@ impl Brakes {
             kept: Mutex::default(),
             started: (SystemTime::now(), Instant::now()),
             board: Board::default(),
+            said: Mutex::default(),
             ending: AtomicBool::new(false),
         };
         this.restore(inherited);
@@ -493,24 +496,46 @@ impl Brakes {
 
     /// Tells the service manager how it stands, for `systemctl status`.
     pub fn announce(&self) {
-        let brakes = self.served.brakes();
-        let held: Vec<_> = brakes
-            .iter()
-            .filter(|(_, brake)| brake.status().held.is_some())
-            .map(|(prefix, _)| prefix.to_string())
-            .collect();
-        let mut line = match brakes.len() {
+        let line = self.headline();
+        self.manager.say(&line);
+        *lock(&self.said) = line;
+    }
+
+    /// The same, if it stands in another way than it was told.
+    pub fn announce_news(&self) {
+        if *lock(&self.said) != self.headline() {
+            self.announce();
+        }
+    }
+
+    /// How it stands, in one line.
+    fn headline(&self) -> String {
+        let all = self.served.brakes();
+        let all = all.iter().map(|(prefix, brake)| (prefix, brake.status()));
+        let all: Vec<_> = all.collect();
+        let mut line = match all.len() {
             1 => "Serving 1 repository".to_owned(),
             count => format!("Serving {count} repositories"),
         };
-        // Writing to a string does not fail.
+        // Times in RFC 3339 are in the order of their letters.
+        let newest = all.iter().max_by_key(|(_, status)| &status.published);
+        // Without generations there is none. Writing to a string does not fail.
+        if let Some((prefix, status)) = newest.filter(|(_, it)| !it.published.is_empty()) {
+            let (number, published) = (status.generation, &status.published);
+            _ = write!(
+                line,
+                "; newest generation: {number} of {prefix}, published {published}"
+            );
+        }
+        let held = all.iter().filter(|(_, status)| status.held.is_some());
+        let held: Vec<_> = held.map(|(prefix, _)| prefix.to_string()).collect();
         if !held.is_empty() {
             _ = write!(line, "; HELD: {}", held.join(", "));
         }
         if let Some(refused) = self.board.read().refused_reload {
             _ = write!(line, "; last reload refused at {}", refused.since);
         }
-        self.manager.say(&line);
+        line
     }
 }
 

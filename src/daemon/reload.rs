@@ -183,7 +183,12 @@ impl Running {
                     }
                 }
                 seen = looking.outcome() => self.end_look(seen, &mut looking),
-                _ = looks.tick() => self.look_at_certificate(&mut looking),
+                _ = looks.tick() => {
+                    self.look_at_certificate(&mut looking);
+                    if let Some(door) = &self.door {
+                        door.brakes().announce_news();
+                    }
+                }
             }
         }
     }
