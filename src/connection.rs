@@ -69,10 +69,27 @@ pub struct Shared {
     pub rests: Arc<Rests>,
 }
 
+/// Serves a client where the fewest are.
 fn start(accepted: Accepted, peer: Peer, slot: Option<Slot>, purpose: &Purpose, shared: &Shared) {
+    let connection = connection(accepted, peer, slot, purpose, shared);
+    shared.reactors.spawn(connection);
+}
+
+/// Serves this process itself, on the reactor of this number.
+fn start_at(reactor: usize, accepted: Accepted, purpose: &Purpose, shared: &Shared) {
+    let connection = connection(accepted, Peer::Unix, None, purpose, shared);
+    shared.reactors.spawn_at(reactor, connection);
+}
+
+fn connection(
+    accepted: Accepted,
+    peer: Peer,
+    slot: Option<Slot>,
+    purpose: &Purpose,
+    shared: &Shared,
+) -> impl Future<Output = ()> + Send + use<> {
     let (purpose, shared) = (purpose.clone(), shared.clone());
-    let reactors = Arc::clone(&shared.reactors);
-    reactors.spawn(async move {
+    async move {
         let ended = converse(accepted, peer, purpose, shared).await;
         match ended {
             Ok(()) => tracing::trace!(%peer, "connection ended"),
@@ -82,7 +99,7 @@ fn start(accepted: Accepted, peer: Peer, slot: Option<Slot>, purpose: &Purpose, 
             Err(reason) => tracing::debug!(%peer, %reason, "connection ended"),
         }
         drop(slot);
-    });
+    }
 }
 
 /// The whole conversation with one client.

@@ -44,15 +44,24 @@ impl Reactors {
         reactors.collect::<Result<_, _>>().map(Self)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Has a task done by the one that has the fewest.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let load = |reactor: &&Reactor| reactor.tasks.load(Ordering::Relaxed);
         if let Some(reactor) = self.0.iter().min_by_key(load) {
-            let counted = Counted::new(&reactor.tasks);
-            reactor.handle.spawn(async move {
-                task.await;
-                drop(counted);
-            });
+            reactor.spawn(task);
+        }
+    }
+
+    /// Has a task done by the one of this number, from 0. If there is none, the task is
+    /// dropped.
+    pub fn spawn_at(&self, number: usize, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(reactor) = self.0.get(number) {
+            reactor.spawn(task);
         }
     }
 }
@@ -80,6 +89,14 @@ impl Reactor {
             tasks: Arc::default(),
             _stop: stop,
         })
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let counted = Counted::new(&self.tasks);
+        self.handle.spawn(async move {
+            task.await;
+            drop(counted);
+        });
     }
 }
 

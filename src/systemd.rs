@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
@@ -28,6 +29,8 @@ pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manager {
     keeps: Keeps,
+    /// How long it waits to hear that the server lives.
+    patience: Option<Duration>,
 }
 
 /// What a service manager keeps of the descriptors that it is given.
@@ -68,6 +71,7 @@ impl Manager {
     /// No service manager at all.
     pub const NONE: Self = Self {
         keeps: Keeps::Nothing,
+        patience: None,
     };
 
     /// Reads what the environment says, and takes over the descriptors that came
@@ -85,6 +89,9 @@ impl Manager {
             (Some(_), Err(_)) => Keeps::Unsaid,
         };
         // SAFETY: there is no other thread, says the caller.
+        let patience = unsafe { sd_notify::watchdog_enabled_and_unset_env() };
+        let manager = Self { keeps, patience };
+        // SAFETY: as before.
         let listed = unsafe { sd_notify::listen_fds_with_names_and_unset_env() };
         let listed = match listed {
             Ok(listed) => listed,
@@ -96,7 +103,7 @@ impl Manager {
                      are not adopted, and may be in the way"
                 );
                 tracing::error!(%error, remedy, "what the service manager kept cannot be taken over");
-                return (Self { keeps }, Vec::new());
+                return (manager, Vec::new());
             }
         };
         let own = |(descriptor, name)| Inherited {
@@ -106,12 +113,26 @@ impl Manager {
             // gone, so it is not taken twice.
             descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) },
         };
-        (Self { keeps }, listed.map(own).collect())
+        (manager, listed.map(own).collect())
     }
 
     /// What it keeps.
     pub fn keeps(&self) -> Keeps {
         self.keeps
+    }
+
+    /// How long it waits to hear that the server lives ([`Manager::alive`]) before it
+    /// ends it (`WatchdogSec=`); `None` if it does not.
+    pub fn patience(&self) -> Option<Duration> {
+        match self.keeps {
+            Keeps::Nothing => None,
+            Keeps::Unsaid | Keeps::UpTo(_) => self.patience,
+        }
+    }
+
+    /// The server lives.
+    pub fn alive(&self) {
+        self.tell(&[NotifyState::Watchdog]);
     }
 
     /// The server serves: at the start, and after a reload.

@@ -4,6 +4,7 @@
 mod chain;
 mod facts;
 pub mod kernel;
+pub mod visitor;
 
 use std::fs::File;
 use std::io::{self, Read};

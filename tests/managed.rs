@@ -1,5 +1,5 @@
-//! The server under a service manager that holds its sockets: what clients notice of
-//! a restart.
+//! The server under a service manager that holds its sockets and waits for signs of
+//! life: what clients notice of a restart, and what the manager hears.
 
 mod common;
 
@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::client::{Client, connect};
 use common::hyper_client::{RequestBody, Sender};
@@ -293,4 +294,56 @@ fn a_socket_in_the_way_is_named() {
         )),
         "{output}"
     );
+}
+
+/// With each protocol that a listener may be reduced to, and at a server whose only
+/// slot is taken, the manager hears that it lives.
+#[test]
+fn a_server_that_answers_says_that_it_lives() {
+    let repo = TestRepo::new();
+    let both: fn(Setup) -> Setup = |it| it;
+    for protocols in [both, Setup::http1_only, Setup::http2_only] {
+        let patience = Duration::from_secs(3);
+        let manager = Manager::new().watching(patience);
+        let setup = protocols(Setup::new())
+            .limit("connections = 1")
+            .repo("/repo", &repo.path());
+        let process = manager.start(setup, &[]);
+        let mut inside = Client::over(connect(process.http()));
+        assert_eq!(inside.get("/repo/config").status, 200);
+        let _waiting = connect(process.http());
+        let began = Instant::now();
+        for _ in 0..3 {
+            manager.wait_for("WATCHDOG=1");
+        }
+        // Three times as often as the manager wants.
+        assert!(
+            began.elapsed() < patience + Duration::from_secs(2),
+            "{}",
+            process.log()
+        );
+        let log = process.log();
+        assert!(
+            !log.contains("does not answer a request of its own"),
+            "{log}"
+        );
+    }
+}
+
+/// While transfers finish nobody is let in, and the manager has to be patient.
+#[test]
+fn a_server_that_drains_says_that_it_lives() {
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(16_000_000));
+    let manager = Manager::new().watching(Duration::from_secs(1));
+    let process = manager.start(Setup::new().repo("/repo", &repo.path()), &[]);
+    let mut slow = connect(process.http());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    std::io::Write::write_all(&mut slow, request.as_bytes()).unwrap();
+    std::io::Read::read_exact(&mut slow, &mut [0; 100]).unwrap();
+    process.signal(Signal::TERM);
+    manager.wait_for("STOPPING=1");
+    for _ in 0..3 {
+        manager.wait_for("WATCHDOG=1");
+    }
 }

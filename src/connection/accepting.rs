@@ -6,10 +6,29 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Purpose, Shared, start};
+use super::{Purpose, Shared, start, start_at};
+use crate::listener::stream::Accepted;
 use crate::listener::{self, AcceptError, Listener};
+
+/// A connection from this process to itself, to see whether it serves. To a listener's
+/// task it is one that was accepted.
+#[derive(Debug)]
+pub struct Visit {
+    /// The server's end.
+    pub end: Accepted,
+    /// The number of the reactor that is to serve it.
+    pub reactor: usize,
+}
+
+impl Visit {
+    /// It takes no client's slot: that all are taken is no reason to call the server
+    /// dead.
+    fn admit(self, purpose: &Purpose, shared: &Shared) {
+        start_at(self.reactor, self.end, purpose, shared);
+    }
+}
 
 /// Accepts and serves until `stop` is ready or the server drains, then until
 /// everybody is in who has begun to connect, and returns; the connections go on
@@ -22,6 +41,7 @@ pub async fn serve(
     listener: Arc<Listener>,
     purpose: Arc<ArcSwap<Purpose>>,
     shared: Shared,
+    mut visits: mpsc::Receiver<Visit>,
     stop: oneshot::Receiver<()>,
 ) {
     let mut drain = shared.drain.clone();
@@ -33,7 +53,7 @@ pub async fn serve(
             _ = stop => false,
         }
     };
-    let draining = accept_until(&listener, &purpose, &shared, stopped).await;
+    let draining = accept_until(&listener, &purpose, &shared, &mut visits, stopped).await;
     if listener.is_held() {
         if !draining {
             // They came while it was configured, and nobody else would serve them.
@@ -51,7 +71,7 @@ pub async fn serve(
                 () = tokio::time::sleep(listener.handshake_time()) => {}
             }
         };
-        accept_until(&listener, &purpose, &shared, everybody_is_in).await;
+        accept_until(&listener, &purpose, &shared, &mut visits, everybody_is_in).await;
     }
     accept_queued(&listener, &purpose.load(), &shared);
     // Before the receiver in `shared`: when the last one of these is gone, the
@@ -63,6 +83,7 @@ async fn accept_until<T>(
     listener: &Listener,
     purpose: &ArcSwap<Purpose>,
     shared: &Shared,
+    visits: &mut mpsc::Receiver<Visit>,
     end: impl Future<Output = T>,
 ) -> T {
     let mut end = pin!(end);
@@ -70,6 +91,10 @@ async fn accept_until<T>(
         let accepted = tokio::select! {
             biased;
             end = &mut end => return end,
+            Some(visit) = visits.recv() => {
+                visit.admit(&purpose.load(), shared);
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -77,12 +102,16 @@ async fn accept_until<T>(
                 let purpose = purpose.load_full();
                 // Whoever was let in is served, also if the end begins while
                 // it waits; the other clients wait in the kernel's queue.
-                let slot = tokio::select! {
-                    biased;
-                    slot = shared.slots.take() => slot,
-                    end = &mut end => {
-                        start(stream, peer, None, &purpose, shared);
-                        return end;
+                let mut slot = pin!(shared.slots.take());
+                let slot = loop {
+                    tokio::select! {
+                        biased;
+                        slot = &mut slot => break slot,
+                        end = &mut end => {
+                            start(stream, peer, None, &purpose, shared);
+                            return end;
+                        }
+                        Some(visit) = visits.recv() => visit.admit(&purpose, shared),
                     }
                 };
                 start(stream, peer, slot, &purpose, shared);

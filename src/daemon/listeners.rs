@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::{Address, Listen};
-use crate::connection::{Purpose, Shared, accepting};
+use crate::connection::accepting::{self, Visit};
+use crate::connection::{Purpose, Shared};
 use crate::finding::Finding;
 use crate::listener::passed::Passed;
 use crate::listener::{Listener, Reserved};
@@ -51,6 +52,7 @@ impl Bound {
 pub(super) struct Serving {
     bound: Bound,
     purpose: Arc<ArcSwap<Purpose>>,
+    visits: mpsc::Sender<Visit>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -59,18 +61,36 @@ impl Serving {
     fn begin(bound: Bound, purpose: Purpose, shared: &Shared) -> Self {
         let purpose = Arc::new(ArcSwap::from_pointee(purpose));
         let (stop, stopped) = oneshot::channel();
+        let (visits, visitors) = mpsc::channel(1);
         let task = tokio::spawn(accepting::serve(
             Arc::clone(&bound.listener),
             Arc::clone(&purpose),
             shared.clone(),
+            visitors,
             stopped,
         ));
         Self {
             bound,
             purpose,
+            visits,
             stop,
             task,
         }
+    }
+
+    /// Where it is.
+    pub(super) fn address(&self) -> &Address {
+        self.bound.address()
+    }
+
+    /// Whom it serves.
+    pub(super) fn kind(&self) -> Kind {
+        self.bound.kind
+    }
+
+    /// Where it takes in this process itself.
+    pub(super) fn visits(&self) -> mpsc::Sender<Visit> {
+        self.visits.clone()
     }
 
     /// Has it stop listening; who is connected or about to be stays. The socket is
@@ -402,4 +422,4 @@ pub(super) struct Outcome {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

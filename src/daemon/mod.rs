@@ -5,6 +5,7 @@ mod generation;
 mod listeners;
 mod opening;
 mod process;
+mod pulse;
 mod reload;
 mod running;
 mod shutdown;

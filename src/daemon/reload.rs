@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::generation::{Generation, log_finding, named_by};
 use super::listeners;
 use super::opening::{Looking, Openings, PATIENCE, Reply, failed};
+use super::pulse::Pulse;
 use super::running::Running;
 use crate::config::{Address, Config, Notice};
 use crate::control::Way;
@@ -163,6 +164,7 @@ impl Running {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut openings = Openings::new();
         let mut looking = Looking::default();
+        let mut pulse = Pulse::new(self.manager);
         loop {
             if openings.is_due() {
                 self.begin_reload(&mut openings);
@@ -188,6 +190,9 @@ impl Running {
                     if let Some(door) = &self.door {
                         door.brakes().announce_news();
                     }
+                }
+                () = pulse.is_due() => {
+                    pulse.beat(&self.listeners, &self.shared, &self.generation.routes);
                 }
             }
         }

@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use super::EXIT_RUNTIME;
+use super::pulse::while_draining;
 use super::running::Running;
 
 /// How the serving ended.
@@ -34,7 +35,13 @@ impl Running {
         // Connections end with the threads that serve them.
         let reactors = Arc::clone(&self.shared.reactors);
         drop((self.listeners, self.shared));
-        let outcome = match timeout(deadline, drain.closed()).await {
+        let drained = async {
+            tokio::select! {
+                () = drain.closed() => {}
+                () = while_draining(self.manager) => {}
+            }
+        };
+        let outcome = match timeout(deadline, drained).await {
             Ok(()) => Outcome::Drained,
             Err(_) => {
                 let count = drain.receiver_count();

@@ -20,6 +20,30 @@ fn redirecting() -> Purpose {
     }
 }
 
+/// Room for so many connections, which drain at a word.
+pub(in crate::daemon) fn shared(connections: usize) -> (watch::Sender<bool>, Shared) {
+    let (drain, draining) = watch::channel(false);
+    let shared = Shared {
+        limits: Arc::new(ArcSwap::from_pointee(Limits::default())),
+        slots: Arc::new(Slots::new(connections)),
+        drain: draining,
+        reactors: Arc::new(Reactors::start(std::num::NonZero::<usize>::MIN).unwrap()),
+        sent: Arc::default(),
+        rests: Arc::default(),
+    };
+    (drain, shared)
+}
+
+/// Redirects at a port of 127.0.0.1.
+pub(in crate::daemon) fn redirects(shared: &Shared) -> (SocketAddr, Vec<Serving>) {
+    let anywhere = listen_for_redirects(&["127.0.0.1:0".parse().unwrap()]);
+    let plan = plan(&anywhere, &[], &Passed::default()).ok().unwrap();
+    let Address::Tcp(address) = plan.addresses()[0].clone() else {
+        panic!("it is a port");
+    };
+    (address, serve(plan, shared))
+}
+
 fn listen_for_redirects(redirect: &[SocketAddr]) -> Listen {
     Listen {
         https: Vec::new(),
@@ -45,16 +69,7 @@ fn serve(plan: Plan, shared: &Shared) -> Vec<Serving> {
 /// of the same plan has a client that looked for the one that runs.
 #[tokio::test]
 async fn a_plan_that_fails_late_keeps_its_clients() {
-    let (_drain, draining) = watch::channel(false);
-    let limits = Limits::default();
-    let shared = Shared {
-        limits: Arc::new(ArcSwap::from_pointee(limits)),
-        slots: Arc::new(Slots::new(limits.connections)),
-        drain: draining,
-        reactors: Arc::new(Reactors::start(std::num::NonZero::<usize>::MIN).unwrap()),
-        sent: Arc::default(),
-        rests: Arc::default(),
-    };
+    let (_drain, shared) = shared(Limits::default().connections);
     let everywhere = listen_for_redirects(&["0.0.0.0:0".parse().unwrap()]);
     let running = plan(&everywhere, &[], &Passed::default()).ok().unwrap();
     let Address::Tcp(everywhere) = running.addresses()[0].clone() else {
