@@ -8,7 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 /// Programs whose Debian package has another name than they.
-const OTHER_PACKAGES: [(&str, &str); 2] = [("bwrap", "bubblewrap"), ("systemd-analyze", "systemd")];
+const OTHER_PACKAGES: [(&str, &str); 7] = [
+    ("bwrap", "bubblewrap"),
+    ("firewall-offline-cmd", "firewalld"),
+    ("systemctl", "systemd"),
+    ("systemd-analyze", "systemd"),
+    ("systemd-sysusers", "systemd"),
+    ("systemd-tmpfiles", "systemd"),
+    ("unshare", "util-linux"),
+];
 
 /// How long a program may take, in seconds: far longer than any of them needs,
 /// so that a client that hangs is a failed test and not a lost afternoon.
