@@ -20,7 +20,7 @@ use common::process::Process;
 use common::{Setup, TestRepo, TestServer, object_name, pattern, wait_for};
 use ostree_serve::listener::stream::Stream;
 use ostree_serve::tls::TlsAcceptor;
-use ostree_serve::tls::kernel::{self, KernelTls, Switched, Traced};
+use ostree_serve::tls::kernel::{self, Cipher, KernelTls, Suite, Switched, Traced};
 use rustix::fs::sendfile;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -737,6 +737,22 @@ fn what_came_just_before_the_switch_is_read() {
     client.flush().unwrap();
     sent.send(()).unwrap();
     assert_eq!(&server.join().unwrap(), b"hello");
+}
+
+/// Confined, the server may not connect to try it out. What the module promises then
+/// is seen to be true by who may.
+#[test]
+fn suites_that_the_module_promises_are_done() {
+    let promised = match (Kernel::this(), KernelTls::promised()) {
+        (Kernel::WithoutTls, Err(_)) => return,
+        (_, promised) => promised.unwrap(),
+    };
+    let seen = KernelTls::probe().unwrap();
+    for suite in Suite::ALL {
+        assert!(!promised.supports(suite) || seen.supports(suite), "{suite}");
+        let is_aes = suite.cipher != Cipher::ChaCha20Poly1305;
+        assert_eq!(promised.supports(suite), is_aes, "{suite}");
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -100,7 +100,7 @@ pub fn switch(mut stream: Fresh, kernel: &KernelTls) -> io::Result<Switched> {
         .dangerous_extract_secrets()
         .map_err(io::Error::other)?;
     let sent = secrets.tx.0;
-    install(&socket, suite, secrets)?;
+    install(&socket, suite, secrets).inspect_err(|error| kernel.refused(error))?;
     Ok(Switched::Kernel(KernelStream::new(socket, ahead, sent)))
 }
 

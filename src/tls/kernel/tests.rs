@@ -109,14 +109,16 @@ fn key_material_is_laid_out_as_the_kernel_reads_it() {
 /// reason says what is missing.
 #[test]
 fn the_probe_says_why_there_is_nothing() {
-    match KernelTls::probe() {
-        Ok(kernel) => assert!(!kernel.is_none()),
-        Err(reason) => {
-            let reason = reason.to_string();
-            assert!(
-                reason.contains("TCP_ULP") && reason.contains("modprobe tls"),
-                "{reason}"
-            );
+    for result in [KernelTls::probe(), KernelTls::promised()] {
+        match result {
+            Ok(kernel) => assert!(!kernel.is_none()),
+            Err(reason) => {
+                let reason = reason.to_string();
+                assert!(
+                    reason.contains("TCP_ULP") && reason.contains("modprobe tls"),
+                    "{reason}"
+                );
+            }
         }
     }
     assert!(!Suite::ALL.iter().any(|&it| KernelTls::NONE.supports(it)));
