@@ -86,11 +86,9 @@ fn run(source: &Source) -> Result<(), StartError> {
         // Everything is open. What is not needed for serving goes now, for good.
         let confinement = Arc::new(sandbox::confine(&config, &gate)?);
         brakes.board().confine(Arc::clone(&confinement));
-        let daemon = opened
-            .begin()?
-            .managed_by(manager)
-            .behind(door)
-            .within(confinement);
+        let daemon = opened.begin()?.managed_by(manager).behind(door);
+        confinement.announce();
+        let daemon = daemon.within(confinement);
         daemon.control().reload_at(hangups);
         manager.ready();
         brakes.announce();

@@ -181,6 +181,11 @@ fn no_transfer_notices() {
     let setup = Setup::new()
         .repo("/repo", &repo.path())
         .repo_line("grace = \"1s\"\npoll = \"1s\"")
+        // A reload is to add a repository that is in no directory of these.
+        .sandbox(&format!(
+            "user = \"root\"\ndirectories = [{:?}]\n",
+            other.path()
+        ))
         .own_certificate();
     Pair::new(0x1000).put(setup.directory());
     let server = Process::start(setup);

@@ -6,7 +6,9 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -298,6 +300,48 @@ fn a_control_socket_whose_directory_came_later_needs_a_restart() {
         .lines()
         .find(|it| it.contains("cannot listen for `hold`"));
     assert!(line.is_some_and(|it| it.contains("restart it")), "{log}");
+}
+
+/// By a path, as systemd's is, and by an abstract name, as in a container.
+#[test]
+fn the_service_manager_is_still_told() {
+    for is_abstract in [false, true] {
+        let repo = TestRepo::new();
+        let setup = serving(&repo);
+        let path = setup.directory().join("notify");
+        let (manager, name) = match is_abstract {
+            false => (UnixDatagram::bind(&path), path.display().to_string()),
+            true => {
+                let name = format!("ostree-serve-test-{}", std::process::id());
+                let address = SocketAddr::from_abstract_name(&name).unwrap();
+                (UnixDatagram::bind_addr(&address), format!("@{name}"))
+            }
+        };
+        let manager = manager.unwrap();
+        manager
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.env("NOTIFY_SOCKET", name);
+        let process = Process::start_with(setup, command);
+        let told = |what: &str| {
+            let mut message = [0; 4096];
+            loop {
+                let len = manager.recv(&mut message).unwrap_or_else(|error| {
+                    panic!("{what}: {error}: {}", process.log());
+                });
+                if String::from_utf8_lossy(&message[..len]).contains(what) {
+                    return;
+                }
+            }
+        };
+        told("READY=1");
+        process.signal(Signal::HUP);
+        told("RELOADING=1");
+        told("READY=1");
+        process.signal(Signal::TERM);
+        told("STOPPING=1");
+    }
 }
 
 #[test]

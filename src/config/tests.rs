@@ -54,6 +54,10 @@ header = "1s 500ms"
 idle = "5m"
 stalled_transfer = "24h"
 drain = "2s"
+[sandbox]
+mode = "require"
+user = "www"
+directories = ["/d", "e"]
 [[static]]
 prefix = "/"
 path = "/www"
@@ -67,6 +71,13 @@ path = "/b2"
     let config = parse(text).unwrap();
     assert_eq!(config.listen.https[2], Address::Unix("/etc/x/s".into()));
     assert_eq!(config.listen.public_name.unwrap().port, Some(443));
+    let sandbox = &config.sandbox;
+    assert_eq!(
+        (sandbox.mode, &*sandbox.user),
+        (super::Confine::Required, "www")
+    );
+    let directories = sandbox.directories.iter().map(|it| it.value.as_path());
+    assert!(directories.eq(["/d", "/etc/x/e"].map(Path::new)));
     let limits = config.limits;
     assert_eq!((limits.connections, limits.header_size), (1, 8192));
     let deadlines = [

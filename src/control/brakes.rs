@@ -214,7 +214,7 @@ impl Brakes {
                 "ask again when it serves",
             )
         })?;
-        tracing::warn!("what is forbidden is being tried (sandbox-check)");
+        tracing::info!("what is forbidden is being tried (sandbox-check)");
         Ok(confinement.probe())
     }
 

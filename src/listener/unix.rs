@@ -284,6 +284,32 @@ mod tests {
         }
     }
 
+    /// Whether somebody has a socket is found out without anybody noticing.
+    #[test]
+    fn the_dead_are_told_from_the_living() {
+        let directory = TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        drop(Other::bind(at("dead")).unwrap());
+        let listening = Other::bind(at("listening")).unwrap();
+        let bound = reserve(&at("bound"), 0o600).unwrap();
+        let cases = [
+            ("dead", Some(true)),
+            ("listening", None),
+            ("bound", None),
+            ("nothing", Some(false)),
+        ];
+        for (name, expected) in cases {
+            let found = is_dead(&at(name));
+            if let Err(error) = &found {
+                assert!(error.is::<Taken>(), "{name}: {error:#}");
+            }
+            assert_eq!(found.ok(), expected, "{name}");
+        }
+        listening.set_nonblocking(true).unwrap();
+        assert!(listening.accept().is_err(), "nobody has connected");
+        drop(bound);
+    }
+
     /// Whoever is about to listen is not waited for.
     #[tokio::test]
     async fn the_right_to_a_name_is_not_waited_for() {

@@ -122,23 +122,13 @@ pub fn confine(config: &Config, gate: &Gate) -> Result<Confinement, StartError> 
             return Err(findings.into());
         }
     }
-    let confinement = Confinement {
+    Ok(Confinement {
         landlock,
         seccomp,
         mode,
         targets: Targets::of(config, &reach),
         reach,
-    };
-    match mode {
-        Confine::Off => tracing::warn!(
-            remedy = "[sandbox] mode = \"auto\"",
-            "the process does not confine itself"
-        ),
-        Confine::Automatic | Confine::Required => {
-            tracing::info!("confined by {confinement}");
-        }
-    }
-    Ok(confinement)
+    })
 }
 
 /// With `mode = "require"`. What later versions of Landlock add (truncation,
@@ -158,6 +148,17 @@ fn require(landlock: Option<u32>, seccomp: bool) -> anyhow::Result<()> {
 }
 
 impl Confinement {
+    /// Logs how far it went.
+    pub fn announce(&self) {
+        match self.mode {
+            Confine::Off => tracing::warn!(
+                remedy = "[sandbox] mode = \"auto\"",
+                "the process does not confine itself"
+            ),
+            Confine::Automatic | Confine::Required => tracing::info!("confined by {self}"),
+        }
+    }
+
     /// What is wrong with a configuration that a reload has read, for this process.
     pub fn refusal(&self, config: &Config) -> Vec<Finding> {
         match self.landlock {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
-use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::config::{Config, Placed};
@@ -144,6 +145,16 @@ pub fn unreadable(config: &Config, user: &User) -> Vec<Finding> {
 /// # Errors
 /// If the kernel does not do it.
 pub fn reduce() -> anyhow::Result<()> {
+    // Who is not root has what came with the ambient set, if anything. To ask for more
+    // would be a right of its own with SELinux, and capset(2) is often denied to who
+    // has no capabilities anyway, as by this program's own unit.
+    if rustix::process::geteuid().is_root() || has_ambient() {
+        reduce_capabilities()?;
+    }
+    rustix::thread::set_no_new_privs(true).context("PR_SET_NO_NEW_PRIVS")
+}
+
+fn reduce_capabilities() -> anyhow::Result<()> {
     drop_bounding_set();
     // Linux before 4.3 has none.
     _ = rustix::thread::clear_ambient_capability_set();
@@ -154,8 +165,16 @@ pub fn reduce() -> anyhow::Result<()> {
         permitted: now.permitted & kept,
         inheritable: CapabilitySet::empty(),
     };
-    rustix::thread::set_capabilities(None, reduced).context("capabilities cannot be given up")?;
-    rustix::thread::set_no_new_privs(true).context("PR_SET_NO_NEW_PRIVS")
+    match rustix::thread::set_capabilities(None, reduced) {
+        // What could only be inherited is of no use: no program gets privileges.
+        Err(Errno::PERM) if reduced.permitted == now.permitted => Ok(()),
+        result => result.context("capabilities cannot be given up"),
+    }
+}
+
+fn has_ambient() -> bool {
+    let is_set = |it| rustix::thread::capability_is_in_ambient_set(it).unwrap_or(false);
+    CapabilitySet::all().iter().any(is_set)
 }
 
 /// Needs `CAP_SETPCAP`; without it there is nothing in the set that counts, for no
@@ -172,9 +191,10 @@ fn drop_bounding_set() {
 /// # Errors
 /// If the kernel does not do it.
 pub fn forbid_dumps() -> anyhow::Result<()> {
+    // To lower the upper limit would be a right of its own with SELinux.
     let none = Rlimit {
         current: Some(0),
-        maximum: Some(0),
+        maximum: getrlimit(Resource::Core).maximum,
     };
     rustix::process::setrlimit(Resource::Core, none).context("RLIMIT_CORE")?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("PR_SET_DUMPABLE")

@@ -55,9 +55,12 @@ impl Process {
                 "it ended: {}",
                 this.log()
             );
-            this.log()
-                .contains("listening for HTTP to redirect")
-                .then_some(())
+            // The latter comes when all of its threads are there.
+            let log = this.log();
+            let confined = ["confined by ", "does not confine itself"];
+            (log.contains("listening for HTTP to redirect")
+                && confined.iter().any(|it| log.contains(it)))
+            .then_some(())
         });
         this
     }

@@ -35,6 +35,10 @@ impl Judge {
             Err(error) if self.seccomp && error.raw_os_error() == Some(libc::EPERM) => {
                 denied(operation, "seccomp", &error)
             }
+            // What a program and a connection are good for is Landlock's to say too.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                denied(operation, self.policy(), &error)
+            }
             result => self.privileged(operation, result),
         }
     }
@@ -46,7 +50,7 @@ impl Judge {
                 denied(operation, "missing capabilities", &error)
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                denied(operation, self.policy(), &error)
+                denied(operation, "SELinux", &error)
             }
             // The kernel may be built without it.
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
