@@ -134,6 +134,16 @@ impl Usage {
     }
 }
 
+/// How many of the server's descriptors are inotify's.
+fn inotify_instances(server: &Process) -> usize {
+    let directory = format!("/proc/{}/fd", server.pid().as_raw_nonzero());
+    let entries = fs::read_dir(directory).unwrap().flatten();
+    let leads_to = entries.filter_map(|it| fs::read_link(it.path()).ok());
+    leads_to
+        .filter(|it| it.as_os_str() == "anon_inode:inotify")
+        .count()
+}
+
 /// The serial number of the certificate that the server shows to openssl.
 fn serial(server: &Process) -> String {
     let port = server.https().port();
@@ -193,6 +203,9 @@ fn no_transfer_notices() {
     fs::copy(server.certificate(), directory.join("first.pem")).unwrap();
     let good = fs::read_to_string(directory.join("serve.toml")).unwrap();
 
+    wait_for("watches on the repository and the certificate", || {
+        (inotify_instances(&server) == 2).then_some(())
+    });
     let fresh = Usage::of(&server);
     // What is made once is made before the first measurement.
     let warm_up = |number: usize| {
