@@ -23,7 +23,7 @@
 //!
 //! ```text
 //! start,   main ─ config ─ daemon ─┬─ tls (load), routes ─ repo, statics (open)
-//! reload                           └─ listener (bind) ─ sandbox ─ connection::accepting
+//! reload                           └─ listener (bind, or adopt) ─ sandbox ─ connection::accepting
 //!
 //! brake    main ─ control::client ═ control::server ─ control::brakes ─┬─ repo
 //!                                                                      └─ systemd
@@ -62,7 +62,8 @@
 //! - [`demo`]: a built-in repository to try clients with;
 //! - [`control`]: the brake, and how everything stands, by a Unix socket;
 //! - [`sandbox`]: the process gives up what serving does not need;
-//! - [`systemd`]: what the service manager is told, and what it keeps;
+//! - [`systemd`]: what the service manager is told, and what it keeps; its sockets are
+//!   [`listener::passed`], its watchdog is [`daemon`]'s to satisfy;
 //! - [`logging`]: the log.
 //!
 //! The way of a request, and back:
@@ -86,7 +87,8 @@
 //! - [`http`] knows no sockets and no TLS, so that tests and benchmarks can call
 //!   [`http::Service::answer`] with nothing around it.
 //! - Only [`connection`] knows both a socket and HTTP. Only [`tls`] names
-//!   rustls, only [`watch`] notify, and only [`transport`] sendfile.
+//!   rustls, only [`watch`] notify, only [`transport`] sendfile, and only [`sandbox`]
+//!   Landlock and seccomp.
 //! - Every name that is opened for a request comes from
 //!   [`resource::path::file_path`], never from request text, and is opened
 //!   beneath a directory descriptor. [`repo::observation`] alone looks further,
