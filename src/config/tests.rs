@@ -74,7 +74,7 @@ path = "/b2"
     let sandbox = &config.sandbox;
     assert_eq!(
         (sandbox.mode, &*sandbox.user),
-        (super::Confine::Required, "www")
+        (Confine::Required, "www")
     );
     let directories = sandbox.directories.iter().map(|it| it.value.as_path());
     assert!(directories.eq(["/d", "/etc/x/e"].map(Path::new)));
