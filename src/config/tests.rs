@@ -72,10 +72,7 @@ path = "/b2"
     assert_eq!(config.listen.https[2], Address::Unix("/etc/x/s".into()));
     assert_eq!(config.listen.public_name.unwrap().port, Some(443));
     let sandbox = &config.sandbox;
-    assert_eq!(
-        (sandbox.mode, &*sandbox.user),
-        (Confine::Required, "www")
-    );
+    assert_eq!((sandbox.mode, &*sandbox.user), (Confine::Required, "www"));
     let directories = sandbox.directories.iter().map(|it| it.value.as_path());
     assert!(directories.eq(["/d", "/etc/x/e"].map(Path::new)));
     let limits = config.limits;
