@@ -116,6 +116,28 @@ const DENIED_WITH: &[(&str, i64, u8, i64)] = &[
     ),
     // Directories are never removed.
     ("unlinkat", libc::SYS_unlinkat, 2, libc::AT_REMOVEDIR as i64),
+    // A connection that is opened by its first data (tcp(7), TCP Fast Open).
+    ("sendto", libc::SYS_sendto, 3, libc::MSG_FASTOPEN as i64),
+    ("sendmsg", libc::SYS_sendmsg, 2, libc::MSG_FASTOPEN as i64),
+    ("sendmmsg", libc::SYS_sendmmsg, 3, libc::MSG_FASTOPEN as i64),
+    // A namespace of one's own, in which one has every capability. (Threads are made by
+    // the same call.)
+    ("clone", libc::SYS_clone, 0, libc::CLONE_NEWNS as i64),
+    ("clone", libc::SYS_clone, 0, libc::CLONE_NEWCGROUP as i64),
+    ("clone", libc::SYS_clone, 0, libc::CLONE_NEWUTS as i64),
+    ("clone", libc::SYS_clone, 0, libc::CLONE_NEWIPC as i64),
+    ("clone", libc::SYS_clone, 0, libc::CLONE_NEWUSER as i64),
+    ("clone", libc::SYS_clone, 0, libc::CLONE_NEWPID as i64),
+    ("clone", libc::SYS_clone, 0, libc::CLONE_NEWNET as i64),
+];
+
+/// Sockets that packets can be sent from without connecting: what is denied of
+/// socket(2), by its first two arguments. (The kind is in the lowest four bits.)
+const DENIED_SOCKETS: &[(i32, i32)] = &[
+    (libc::AF_INET, libc::SOCK_DGRAM),
+    (libc::AF_INET, libc::SOCK_RAW),
+    (libc::AF_INET6, libc::SOCK_DGRAM),
+    (libc::AF_INET6, libc::SOCK_RAW),
 ];
 
 /// Denied if the command of ioctl(2) is this one.
@@ -134,7 +156,12 @@ const DENIED_IOCTLS: &[(&str, u32)] = &[
 const X32: u32 = 0x4000_0000;
 
 /// A filter for this processor.
-pub struct Filter(BpfProgram);
+pub struct Filter {
+    denied: BpfProgram,
+    /// A call whose arguments cannot be looked at, since they are in memory; who is told
+    /// that there is no such call makes the older one (the C library does).
+    absent: BpfProgram,
+}
 
 impl Filter {
     /// The filter; `None` if there is none for this processor.
@@ -144,18 +171,32 @@ impl Filter {
         for (_, number) in denied() {
             rules.insert(number, Vec::new());
         }
+        let mut deny_if = |number, conditions: Vec<Option<SeccompCondition>>| {
+            let conditions: Option<Vec<_>> = conditions.into_iter().collect();
+            let rule = SeccompRule::new(conditions?).ok()?;
+            rules.entry(number).or_default().push(rule);
+            Some(())
+        };
         for &(_, number, argument, bits) in DENIED_WITH {
-            let bits = bits as u64;
-            let condition = condition(argument, SeccompCmpOp::MaskedEq(bits), bits)?;
-            rules.insert(number, vec![condition]);
+            deny_if(number, vec![all_bits(argument, bits as u64, bits as u64)])?;
         }
-        let ioctls: Option<Vec<_>> = DENIED_IOCTLS
-            .iter()
-            .map(|&(_, command)| condition(1, SeccompCmpOp::Eq, command.into()))
-            .collect();
-        rules.insert(libc::SYS_ioctl, ioctls?);
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, deny(), architecture);
-        filter.ok()?.try_into().ok().map(Self)
+        for &(_, command) in DENIED_IOCTLS {
+            deny_if(libc::SYS_ioctl, vec![equal(1, command.into())])?;
+        }
+        for &(family, kind) in DENIED_SOCKETS {
+            const KIND: u64 = 0xf;
+            let conditions = vec![equal(0, family as u64), all_bits(1, KIND, kind as u64)];
+            deny_if(libc::SYS_socket, conditions)?;
+        }
+        let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        let program = |rules, action| {
+            let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture);
+            filter.ok()?.try_into().ok()
+        };
+        Some(Self {
+            denied: program(rules, deny())?,
+            absent: program(absent, SeccompAction::Errno(libc::ENOSYS as u32))?,
+        })
     }
 
     /// Puts all threads of this process under it, for good.
@@ -166,7 +207,8 @@ impl Filter {
         const WHAT: &str = "the system calls cannot be filtered (seccomp)";
         #[cfg(target_arch = "x86_64")]
         seccompiler::apply_filter_all_threads(&no_x32()).context(WHAT)?;
-        seccompiler::apply_filter_all_threads(&self.0).context(WHAT)
+        seccompiler::apply_filter_all_threads(&self.absent).context(WHAT)?;
+        seccompiler::apply_filter_all_threads(&self.denied).context(WHAT)
     }
 }
 
@@ -180,11 +222,19 @@ pub fn denied() -> impl Iterator<Item = (&'static str, i64)> {
     all.copied().flatten().copied()
 }
 
-/// `None` only for an argument that no call has.
-fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Option<SeccompRule> {
+/// That these bits of an argument have this value. `None` only for an argument that no
+/// call has.
+fn all_bits(argument: u8, bits: u64, value: u64) -> Option<SeccompCondition> {
+    condition(argument, SeccompCmpOp::MaskedEq(bits), value)
+}
+
+fn equal(argument: u8, value: u64) -> Option<SeccompCondition> {
+    condition(argument, SeccompCmpOp::Eq, value)
+}
+
+fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Option<SeccompCondition> {
     // The kernel takes these arguments as 32 bits, and ignores the others.
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value);
-    SeccompRule::new(vec![condition.ok()?]).ok()
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value).ok()
 }
 
 /// All of the x32 table is denied, whose numbers are a range, for which the library
@@ -231,6 +281,6 @@ mod tests {
     #[test]
     fn there_is_a_filter_that_the_kernel_takes() {
         let filter = Filter::new().expect("for this processor");
-        assert!(filter.0.len() < 4096, "{}", filter.0.len());
+        assert!(filter.denied.len() < 4096, "{}", filter.denied.len());
     }
 }

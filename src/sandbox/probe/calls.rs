@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::ptr::null_mut;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Protocol, SendFlags, SocketFlags, SocketType};
 
 use super::Attempt;
 use super::layer::Judge;
@@ -81,6 +81,12 @@ const CALLS: &[Call] = &[
         [0xffff_ffff, 0, 0, 0, 0, 0],
     ),
     ("send a signal", libc::SYS_kill, [0, 0, 0, 0, 0, 0]),
+    // Two that the kernel does not do together.
+    (
+        "make a process in a namespace",
+        libc::SYS_clone,
+        [(libc::CLONE_NEWUSER | libc::CLONE_FS) as _, 0, 0, 0, 0, 0],
+    ),
 ];
 
 pub(super) fn try_all(judge: &Judge, attempts: &mut Vec<Attempt>) {
@@ -89,7 +95,9 @@ pub(super) fn try_all(judge: &Judge, attempts: &mut Vec<Attempt>) {
     attempts.push(judge.call("map a file for execution", executable_file()));
     attempts.push(judge.call("connect to another process by TCP", connect()));
     attempts.push(judge.call("send by a Unix socket that listens", connect_unix()));
-    attempts.push(judge.privileged("open a raw socket", raw()));
+    attempts.push(judge.call("connect by the first data (TCP Fast Open)", fast_open()));
+    attempts.push(judge.call("open a socket for UDP", socket(SocketType::DGRAM, None)));
+    attempts.push(judge.call("open a raw socket", raw()));
     attempts.push(judge.call("become another user", become_self()));
     for (what, number, arguments) in CALLS {
         attempts.push(judge.call(what, call(*number, *arguments)));
@@ -179,9 +187,21 @@ fn connect_unix() -> io::Result<()> {
     Ok(rustix::net::connect(&socket, &address)?)
 }
 
+/// To where [`connect`] would; without any data.
+fn fast_open() -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let flags = SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32) | SendFlags::NOSIGNAL;
+    rustix::net::sendto(&socket, &[], flags, &address)?;
+    Ok(())
+}
+
 fn raw() -> io::Result<()> {
-    let protocol = Some(rustix::net::ipproto::ICMP);
-    let kind = SocketType::RAW;
+    socket(SocketType::RAW, Some(rustix::net::ipproto::ICMP))
+}
+
+fn socket(kind: SocketType, protocol: Option<Protocol>) -> io::Result<()> {
     rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, protocol)?;
     Ok(())
 }
