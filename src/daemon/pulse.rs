@@ -26,6 +26,7 @@ use super::listeners::{Kind, Serving};
 use crate::config::Protocol;
 use crate::connection::Shared;
 use crate::connection::accepting::Visit;
+use crate::listener::AcceptError;
 use crate::listener::stream::Accepted;
 use crate::routes::Routes;
 use crate::systemd::Manager;
@@ -189,7 +190,12 @@ impl Call {
 
     /// Makes it. Any answer is a sign of life.
     async fn make(self) -> anyhow::Result<StatusCode> {
-        let (stream, end) = pair()?;
+        let (stream, end) = match pair() {
+            // Replies wait for descriptors then, and go on: to be ended for that would
+            // cut off all of them.
+            Err(error) if is_exhaustion(&error) => return Ok(StatusCode::SERVICE_UNAVAILABLE),
+            pair => pair?,
+        };
         let visit = Visit {
             end,
             reactor: self.reactor,
@@ -218,6 +224,11 @@ fn path(routes: &Routes) -> String {
     // Whoever has other characters in all prefixes is asked for nothing.
     let plain = |path: &String| path.bytes().all(|it| it.is_ascii_graphic() && it != b'%');
     paths.find(plain).unwrap_or_else(|| "/.".to_owned())
+}
+
+/// Whether there is no descriptor left, for this process or for the machine.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(AcceptError::of(error), AcceptError::Exhaustion(_))
 }
 
 /// Both ends of a connection, the server's as if it had been accepted.

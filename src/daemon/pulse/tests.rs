@@ -1,3 +1,5 @@
+//! Who is missed, and who is not, when the server visits itself.
+
 use std::net::TcpStream;
 use std::sync::mpsc as std_mpsc;
 
@@ -64,6 +66,20 @@ async fn a_reactor_that_hangs_is_missed() {
     );
     drop(free);
     assert_eq!(visit(&listeners, &shared, PATIENCE).await, Ok(()));
+}
+
+#[test]
+fn to_have_no_descriptor_left_is_no_death() {
+    for (errno, expected) in [
+        (libc::EMFILE, true),
+        (libc::ENFILE, true),
+        (libc::EPIPE, false),
+    ] {
+        assert_eq!(
+            is_exhaustion(&io::Error::from_raw_os_error(errno)),
+            expected
+        );
+    }
 }
 
 #[test]
