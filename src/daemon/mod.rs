@@ -203,21 +203,11 @@ impl Daemon {
     /// Serves until `shutdown` is ready, then lets transfers finish.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
         self.control.watch_certificate();
-        let mut running = Running::begin(
-            self.generation,
-            self.service,
-            self.listeners,
-            self.reactors,
-            self.certificate_files,
-            self.manager,
-            self.door,
-            self.kernel,
-            self.confinement,
-        );
+        let (mut running, orders) = Running::begin(self);
         tokio::select! {
             biased;
             () = shutdown => {}
-            () = running.keep_up(self.orders) => {}
+            () = running.keep_up(orders) => {}
         }
         running.drain().await
     }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::Daemon;
 use super::certificate::{Candidate, Reminder, Replacement};
 use super::generation::Generation;
 use super::listeners::{self, Kind, Plan, Serving};
-use super::reload::Reloaded;
+use super::reload::{Order, Reloaded};
 use crate::config::ZeroCopy;
 use crate::connection::answering::Answerer;
 use crate::connection::slots::Slots;
@@ -20,7 +21,6 @@ use crate::control::server::{self as control, Door};
 use crate::http::Service;
 use crate::http::redirect::Redirect;
 use crate::listener::passed::Passed;
-use crate::reactors::Reactors;
 use crate::routes::Site;
 use crate::sandbox::Confinement;
 use crate::systemd::Manager;
@@ -54,19 +54,21 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Begins to serve.
-    #[allow(clippy::too_many_arguments)] // It is called once, by who has all of them.
-    pub(super) fn begin(
-        generation: Generation,
-        service: Arc<Service>,
-        listeners: Plan,
-        reactors: Reactors,
-        certificate_files: watch::Sender<Vec<PathBuf>>,
-        manager: Manager,
-        door: Option<Door>,
-        kernel: Result<KernelTls, Unavailable>,
-        confinement: Option<Arc<Confinement>>,
-    ) -> Self {
+    /// Begins to serve; with what it can be told from now on.
+    pub(super) fn begin(daemon: Daemon) -> (Self, mpsc::Receiver<Order>) {
+        let Daemon {
+            generation,
+            service,
+            listeners,
+            kernel,
+            reactors,
+            control: _,
+            orders,
+            certificate_files,
+            manager,
+            door,
+            confinement,
+        } = daemon;
         let (drain, draining) = watch::channel(false);
         let mut running = Self {
             service,
@@ -95,7 +97,7 @@ impl Running {
         };
         running.identify();
         running.listen(listeners);
-        running
+        (running, orders)
     }
 
     /// Makes another generation the one in force. Nothing of it fails, no
