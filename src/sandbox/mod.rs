@@ -34,7 +34,8 @@
 //! the service (its sockets and holds survive with the service manager), or have
 //! listed the directory in `sandbox.directories`. A socket that a reload adds is
 //! bound by the confined process: it can tell that a name is taken, not whether who
-//! took it lives.
+//! took it lives. A directory *around* that is itself mounted or renamed anew is
+//! another one to Landlock, and out of reach until a restart.
 
 pub mod gate;
 pub mod landlock;
