@@ -202,9 +202,9 @@ impl Listener {
     }
 
     /// Lets nobody begin to connect any more, unless the service manager keeps the
-    /// socket. Who has begun still comes in; to close the socket would reset them. Whoever comes to a port now hears
-    /// nothing, asks again after a second (RFC 6298), and then finds who has the
-    /// port by that time.
+    /// socket. Who has begun still comes in; to close the socket would reset them.
+    /// Whoever comes to a port now hears nothing, asks again after a second (RFC 6298),
+    /// and then finds who has the port by that time.
     ///
     /// # Errors
     /// If the kernel does not let that be.

@@ -1,3 +1,5 @@
+//! Plans of listeners that run, and what `pulse`'s tests need of them.
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
