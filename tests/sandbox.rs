@@ -267,6 +267,48 @@ fn directories_can_be_put_within_reach_beforehand() {
     assert_eq!(get(&process, "/elsewhere/config"), 200, "{}", process.log());
 }
 
+/// As when a disk is mounted again: the same names, and to Landlock something else. What
+/// to do is in the log, and is neither a mode nor a label.
+#[test]
+fn a_surrounding_directory_that_was_replaced_needs_a_restart() {
+    let (repo, scratch) = (TestRepo::new(), TempDir::new().unwrap());
+    let at = |name: &str| scratch.path().join(name);
+    let restart = "systemctl restart ostree-serve";
+    for is_copied in [false, true] {
+        let (around, before) = (at("around"), at("before"));
+        _ = fs::remove_dir_all(&around);
+        _ = fs::remove_dir_all(&before);
+        copy(&repo.path(), &around.join("repo"));
+        let process = Process::start(Setup::new().uncached().repo("/repo", &around.join("repo")));
+        let path = format!("/repo/{}", repo.find(".dirtree"));
+        assert_eq!(get(&process, &path), 200);
+        fs::rename(&around, &before).unwrap();
+        fs::create_dir(&around).unwrap();
+        match is_copied {
+            false => fs::rename(before.join("repo"), around.join("repo")).unwrap(),
+            true => copy(&before.join("repo"), &around.join("repo")),
+        }
+        wait_for("what to do", || {
+            get(&process, &path);
+            process.log().contains(restart).then_some(())
+        });
+        let log = process.log();
+        assert!(!log.contains("chmod"), "{log}");
+        process.hang_up();
+        let (_, status, _) = ask(&process, &["status"]);
+        assert!(status.contains("was mounted or renamed anew"), "{status}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let status = Command::new("cp")
+        .args(["-a", "-T"])
+        .args([from, to])
+        .status();
+    assert!(status.unwrap().success());
+}
+
 /// The control socket is made by a confined process, with the permissions that it
 /// always has, and goes with it.
 #[test]

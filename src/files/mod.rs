@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::FileType;
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat};
 use rustix::io::Errno;
 
 pub use content::{Chunks, Content, FileContent};
@@ -140,6 +140,10 @@ impl Unreadable {
     pub fn remedy(&self) -> String {
         let path = shell_word(&self.path);
         match self.cause {
+            Cause::Errno(Errno::ACCESS) if is_permitted(&self.path) => format!(
+                "restart the server (systemctl restart ostree-serve): the mode of {path} lets it read, so it has \
+                 confined itself to what is elsewhere by now, as when a directory around was mounted or renamed anew"
+            ),
             Cause::Errno(Errno::ACCESS | Errno::PERM) => format!(
                 "let the server's user read it: `namei -l {path}` shows which directory or file forbids it, \
                  `chmod a+rx` a directory, `chmod a+r` a file; under SELinux, `restorecon -Rv` the repository"
@@ -172,6 +176,16 @@ impl Unreadable {
     pub fn is_exhaustion(&self) -> bool {
         matches!(self.cause, Cause::Errno(Errno::MFILE | Errno::NFILE))
     }
+}
+
+/// Whether modes and labels let this process read the file, or a directory and what is
+/// in it. Landlock is not asked (landlock(7)).
+pub fn is_permitted(path: &Path) -> bool {
+    let access = match path.is_dir() {
+        true => Access::READ_OK | Access::EXEC_OK,
+        false => Access::READ_OK,
+    };
+    accessat(CWD, path, access, AtFlags::EACCESS).is_ok()
 }
 
 impl fmt::Display for Unreadable {

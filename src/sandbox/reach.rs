@@ -4,7 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::config::{Address, Config};
+use crate::files::is_permitted;
 use crate::finding::{Finding, Place, shell_word};
 
 /// Files of the system that are read while the server runs, to name users and
@@ -60,10 +64,14 @@ impl Reach {
 
     /// What a configuration names that is out of reach.
     pub fn lacks(&self, config: &Config) -> Vec<Finding> {
-        let unreadable = named(config)
-            .into_iter()
-            .filter(|(path, _)| !self.covers(path))
-            .map(|(path, place)| out_of_reach(&path, place));
+        let unreadable = named(config).into_iter().filter_map(|(path, place)| {
+            let reason = match self.covers(&path) {
+                true if !is_shut_out(&path) => return None,
+                true => "a directory around it was mounted or renamed anew since",
+                false => "and its configuration did not name it then",
+            };
+            Some(out_of_reach(&path, place, reason))
+        });
         let closed = sockets(config).filter_map(|(path, place)| {
             let directory = path.parent()?;
             let real = directory.canonicalize().ok()?;
@@ -75,11 +83,19 @@ impl Reach {
     }
 }
 
-/// The reason and the remedy for what a reload names anew.
-fn out_of_reach(path: &Path, place: Place) -> Finding {
+/// Whether Landlock alone forbids to open what is there. By its name it may be within
+/// reach nevertheless: rules are about files, not about names (landlock(7)).
+fn is_shut_out(path: &Path) -> bool {
+    // Whatever it is, opening it waits for nobody.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    opened.is_err_and(|it| it == Errno::ACCESS) && is_permitted(path)
+}
+
+/// The reason and the remedy for what a reload cannot have.
+fn out_of_reach(path: &Path, place: Place, why: &str) -> Finding {
     let reason = format!(
-        "`{}` is out of reach: the server has confined itself to what its configuration named \
-         when it was started",
+        "`{}` is out of reach: the server has confined itself, {why}",
         path.display()
     );
     let around = path.parent().unwrap_or(path);
