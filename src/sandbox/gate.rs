@@ -5,7 +5,8 @@
 //! what Landlock and most of [`super::privileges`] do counts for one thread alone.
 //! Each of them therefore begins at the gate. When it opens, each confines itself,
 //! and none goes on before all have. Who comes later was started by one of these,
-//! and is confined from birth.
+//! and is confined from birth. So no other thread may be started before it opens: not
+//! by hand, nor to block.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -41,6 +42,11 @@ impl Gate {
             state: Arc::default(),
             threads,
         }
+    }
+
+    /// How many threads it is for.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// What each thread does first.

@@ -35,7 +35,8 @@
 //! listed the directory in `sandbox.directories`. A socket that a reload adds is
 //! bound by the confined process: it can tell that a name is taken, not whether who
 //! took it lives. A directory *around* that is itself mounted or renamed anew is
-//! another one to Landlock, and out of reach until a restart.
+//! another one to Landlock, and out of reach until a restart: the log and the reload
+//! say so.
 
 pub mod gate;
 pub mod landlock;
@@ -44,8 +45,9 @@ pub mod probe;
 pub mod reach;
 pub mod seccomp;
 
-use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fmt, fs, thread};
 
 use anyhow::Context;
 
@@ -115,6 +117,7 @@ pub fn confine(config: &Config, gate: &Gate) -> Result<Confinement, StartError> 
         }
         filter.as_ref().map_or(Ok(()), seccomp::Filter::enforce)
     };
+    nobody_is_past(gate)?;
     gate.open(Arc::new(each_thread), whole_process)
         .context("the process cannot confine itself; `[sandbox] mode = \"off\"` does without")?;
     if let Some(user) = &become_user {
@@ -130,6 +133,28 @@ pub fn confine(config: &Config, gate: &Gate) -> Result<Confinement, StartError> 
         targets: Targets::of(config, &reach),
         reach,
     })
+}
+
+/// That there is no thread but this one and those at the gate: another would go on as it
+/// is, and so would one whose place at the gate it took.
+fn nobody_is_past(gate: &Gate) -> anyhow::Result<()> {
+    let expected = gate.threads() + 1;
+    let end = Instant::now() + Duration::from_secs(1);
+    // Without /proc, as in some containers, nobody can tell.
+    while let Ok(tasks) = fs::read_dir("/proc/self/task") {
+        let threads = tasks.count();
+        if threads <= expected {
+            break;
+        }
+        // One that has ended may be there for a moment longer.
+        anyhow::ensure!(
+            Instant::now() < end,
+            "{threads} threads are at work, where {expected} should be, before the process has \
+             confined itself: a fault in this program"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// With `mode = "require"`. What later versions of Landlock add (truncation,
