@@ -13,8 +13,11 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hyper::rt::{Read, ReadBuf};
 use hyper::server::conn::{http1, http2};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::watch;
@@ -118,6 +121,7 @@ async fn converse(
         limits,
         drain: Drain::new(shared.drain),
         rests: shared.rests,
+        is_owed: false,
     };
     let Some(acceptor) = purpose.tls else {
         let transport =
@@ -169,6 +173,8 @@ struct Attendant {
     limits: Limits,
     drain: Drain,
     rests: Arc<Rests>,
+    /// Whether the client had yet to get something when goodbye was said.
+    is_owed: bool,
 }
 
 impl Attendant {
@@ -233,11 +239,20 @@ impl Attendant {
         loop {
             let attended = self.attend(connection.as_mut(), Some(&staged), &mut watchdog);
             match attended.await? {
+                Attended::ToItsEnd if self.is_owed => {
+                    return linger(staged, self.limits.idle.min(LINGER)).await;
+                }
                 Attended::ToItsEnd => return Ok(()),
                 // It needs for its peer what it has.
                 Attended::UntilItRests => {}
             }
         }
+    }
+
+    /// Whether the client is in the middle of something.
+    fn owes(&self, staged: Option<&Staged>) -> bool {
+        let now = self.activity.counters();
+        now.started > now.finished || staged.is_some_and(|it| it.unacknowledged() > 0)
     }
 
     fn watchdog(&self, deadlines: Deadlines) -> Watchdog {
@@ -278,14 +293,46 @@ impl Attendant {
                 // The connection first: what it does is what the watchdog sees.
                 biased;
                 result = conversation => return result.map(|()| Attended::ToItsEnd),
-                () = self.drain.begins(&self.activity) => connection.as_mut().graceful_shutdown(),
+                () = self.drain.begins(&self.activity) => {
+                    self.is_owed = self.owes(staged);
+                    connection.as_mut().graceful_shutdown();
+                }
                 verdict = watchdog.wait() => match verdict {
                     Verdict::Fine => {}
                     Verdict::Rest => return Ok(Attended::UntilItRests),
-                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
+                    Verdict::Finish => {
+                        self.is_owed = self.owes(staged);
+                        connection.as_mut().graceful_shutdown();
+                    }
                     Verdict::Abort(deadline) => return Err(Ended::Late(deadline)),
                 },
             }
+        }
+    }
+}
+
+/// How long a client may be silent that was told goodbye in the middle of a transfer:
+/// it may be slow to read what it has got. One that stays connected without a reason
+/// keeps the server from ending for no longer.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Takes in what a client still says to whom everything was sent, until it ends the
+/// connection too, or is silent for so long. As it reads it widens its window; to a
+/// socket that is closed already that brings a reset, and the rest of the reply, which
+/// may be in this machine's buffers still, is lost (RFC 9112, section 9.6).
+async fn linger(mut staged: Staged, patience: Duration) -> Result<(), Ended> {
+    let mut space = vec![0; 4096];
+    loop {
+        let read = poll_fn(|cx| {
+            let mut buffer = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut staged).poll_read(cx, buffer.unfilled()))?;
+            Poll::Ready(io::Result::Ok(buffer.filled().len()))
+        });
+        match timeout(patience, read).await {
+            Ok(Ok(0)) => return Ok(()),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(Ended::Late("idle")),
         }
     }
 }

@@ -111,6 +111,11 @@ impl Transport {
         poll_fn(|cx| self.stream.poll_readable(cx)).await;
     }
 
+    /// Bytes that were written and that the peer's kernel has not confirmed.
+    pub fn unacknowledged(&self) -> u64 {
+        unacknowledged(self.stream.socket())
+    }
+
     /// Passes the result of a write on, and counts its bytes.
     fn counted(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = &result {
@@ -131,8 +136,7 @@ impl Transport {
         let waits = result.is_pending();
         self.activity.write_waits(waits);
         if waits {
-            let count = unacknowledged(self.stream.socket());
-            self.activity.unacknowledged(count);
+            self.activity.unacknowledged(self.unacknowledged());
         }
         result
     }

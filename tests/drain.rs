@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::client::{Client, connect, try_connect};
+use common::client::{Client, connect, tls_config, try_connect};
 use common::hyper_client::{RequestBody, Sender};
 use common::process::Process;
 use common::{Setup, TestRepo, TestServer, pattern, wait_for};
 use http_body_util::BodyExt;
 use ostree_serve::daemon::Outcome;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::Signal;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 
 const SIZES: [usize; 3] = [700, 90_000, 2_000_000];
 
@@ -128,6 +131,77 @@ fn no_transfer_fails() {
     }
     runtime.block_on(http2).unwrap();
     assert!(try_connect(http).is_err(), "it still listens");
+}
+
+/// It reads on long after everything was sent to it, and goes on saying something (for
+/// curl it is how much more it could take). A server that had closed its socket would
+/// answer that by a reset, and what is under way would be lost.
+#[test]
+fn a_slow_client_gets_the_end_of_its_reply() {
+    const LEN: usize = 3_000_000;
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0areyouup";
+    let repo = TestRepo::new();
+    let path = format!("/repo/{}", repo.plant_object(LEN));
+    let mut server = TestServer::of(&repo);
+    let config = Arc::new(tls_config(&server.certificate(), &["h2"]));
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(config, name).unwrap();
+    let socket = connect(server.https());
+    // What it has not read is in the server's kernel, not in its own.
+    set_socket_recv_buffer_size(&socket, 64 * 1024).unwrap();
+    let mut client = StreamOwned::new(session, socket);
+    client.write_all(&http2_request(&path)).unwrap();
+
+    let (mut data, mut told) = (0, false);
+    loop {
+        let mut head = [0; 9];
+        client.read_exact(&mut head).unwrap();
+        let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; len];
+        let read = client.read_exact(&mut payload);
+        read.unwrap_or_else(|error| panic!("after {data} bytes: {error}"));
+        let (kind, is_last) = (head[3], head[4] & 1 == 1);
+        if kind == 6 && head[4] == 0 {
+            // The server asks whether its goodbye has come.
+            client.write_all(b"\0\0\x08\x06\x01\0\0\0\0").unwrap();
+            client.write_all(&payload).unwrap();
+        }
+        if kind == 0 {
+            data += len;
+            if !told {
+                server.begin_shutdown();
+                told = true;
+            }
+            if is_last {
+                break;
+            }
+            // What makes it slow.
+            std::thread::sleep(Duration::from_millis(3));
+            client.write_all(PING).unwrap();
+        }
+    }
+    assert_eq!(data, LEN);
+    drop(client);
+    assert_eq!(server.stop(), Outcome::Drained);
+}
+
+/// What a client says that asks for one thing and has room for all of it (RFC 9113,
+/// sections 3.4, 6.5, 6.9 and 6.2; RFC 7541, section 6).
+fn http2_request(path: &str) -> Vec<u8> {
+    let mut said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // INITIAL_WINDOW_SIZE, and the connection's window.
+    said.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\xff\xff\xff");
+    said.extend(b"\0\0\x04\x08\0\0\0\0\0\0\xff\xff\xff");
+    // GET by https, and two literals: a path, and an authority.
+    let mut fields = vec![0x82, 0x87];
+    for (index, value) in [(0x04, path), (0x01, "localhost")] {
+        fields.extend([index, u8::try_from(value.len()).unwrap()]);
+        fields.extend(value.as_bytes());
+    }
+    let len = u8::try_from(fields.len()).unwrap();
+    said.extend([0, 0, len, 0x01, 0x05, 0, 0, 0, 1]);
+    said.extend(fields);
+    said
 }
 
 /// Clients that were let in and have not asked yet: those that the kernel alone

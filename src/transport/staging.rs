@@ -84,6 +84,11 @@ impl Staged {
         polled
     }
 
+    /// As [`Transport::unacknowledged`].
+    pub fn unacknowledged(&self) -> u64 {
+        self.lock().transport.unacknowledged()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Stage> {
         // Only the connection's task ever locks it. After a panic it has ended.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
