@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -15,7 +14,7 @@ use super::grace::Until;
 use super::judge::Problem;
 use super::settings::Settings;
 use super::{Repo, check_servable, lock};
-use crate::files::{Cause, Directory};
+use crate::files::Directory;
 use crate::resource::Checksum;
 use crate::watch::Watch;
 
@@ -147,12 +146,8 @@ impl Repo {
         }
         let path = old.path();
         let new = Directory::open(path).map_err(|error| {
-            let (what, remedy) = match error.cause {
-                Cause::Errno(Errno::ACCESS) => ("cannot be read", error.remedy()),
-                _ => ("is gone", "mount it, or put it back in place".into()),
-            };
-            let reason = format!("the repository's directory {what}: {}", error.cause);
-            Problem::with_directory(reason, remedy)
+            let reason = format!("the repository's directory is gone: {}", error.cause);
+            Problem::with_directory(reason, "mount it, or put it back in place".into())
         })?;
         check_servable(&new).map_err(|finding| {
             let reason = format!("another directory was put in its place: {}", finding.reason);
