@@ -11,12 +11,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, accessat};
+use rustix::fs::{Access, FileType};
 use rustix::io::Errno;
 
 use crate::config::{Address, Config, Listen, Mount, Placed, PublicName, RepoMount, Tls};
 use crate::control::server::obstacle;
-use crate::files::{Cause, Directory, Links, Opened, Patience, Unreadable};
+use crate::files::{Cause, Directory, Links, Opened, Patience, Unreadable, permitted};
 use crate::finding::{Finding, Place, Severity, shell_word};
 use crate::listener::{self, Obstacle};
 use crate::repo::Repo;
@@ -323,10 +323,6 @@ fn check_file(file: &Path, repo: &Path) -> Option<Finding> {
             Some(Finding::error(PathBuf::from(file), reason).remedy(open_up(repo)))
         }
     }
-}
-
-fn permitted(path: &Path, access: Access) -> Result<(), Errno> {
-    accessat(CWD, path, access, AtFlags::EACCESS)
 }
 
 /// ostree makes files readable and, under a strict umask, directories not.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::Access;
 use rustix::io::Errno;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -19,6 +19,7 @@ use super::brakes::Brakes;
 use super::peer::{Owner, Peer};
 use super::{REQUEST_MAX, Refused, Reply, Request};
 use crate::config::Placed;
+use crate::files::permitted;
 use crate::finding::{Finding, Severity, shell_word};
 use crate::listener::{AcceptError, unix};
 
@@ -176,12 +177,7 @@ pub fn obstacle(socket: &Placed<PathBuf>) -> Option<Finding> {
         Some(Finding::warning(socket.place.clone(), reason).remedy(remedy))
     };
     let unit = "RuntimeDirectory=ostree-serve in the service's unit";
-    match accessat(
-        CWD,
-        directory,
-        Access::WRITE_OK | Access::EXEC_OK,
-        AtFlags::EACCESS,
-    ) {
+    match permitted(directory, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => {}
         Err(Errno::NOENT) => {
             let what = format!(

@@ -185,7 +185,15 @@ pub fn is_permitted(path: &Path) -> bool {
         true => Access::READ_OK | Access::EXEC_OK,
         false => Access::READ_OK,
     };
-    accessat(CWD, path, access, AtFlags::EACCESS).is_ok()
+    permitted(path, access).is_ok()
+}
+
+/// Whether this process may have this access, by modes and labels.
+///
+/// # Errors
+/// Why not, as faccessat(2).
+pub fn permitted(path: &Path, access: Access) -> Result<(), Errno> {
+    accessat(CWD, path, access, AtFlags::EACCESS)
 }
 
 impl fmt::Display for Unreadable {

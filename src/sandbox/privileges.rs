@@ -6,12 +6,13 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::Access;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::config::{Config, Placed};
+use crate::files::permitted;
 use crate::finding::{Finding, shell_word};
 
 /// The user to become.
@@ -116,7 +117,7 @@ pub fn unreadable(config: &Config, user: &User) -> Vec<Finding> {
     let files = files.iter().map(|it| (it, Access::READ_OK));
     let directories = directories.map(|it| (it, Access::READ_OK | Access::EXEC_OK));
     let lacking = files.chain(directories).filter_map(|(it, access)| {
-        let error = accessat(CWD, &it.value, access, AtFlags::EACCESS).err()?;
+        let error = permitted(&it.value, access).err()?;
         let reason = format!(
             "the user {}, which the server has become, cannot read it: {}",
             user.name,
