@@ -268,20 +268,19 @@ impl Transport {
                 }));
             }
         }
-        let socket = match &self.stream {
-            Layer::Plain(Stream::Tcp(socket)) => socket,
-            Layer::Kernel(stream) => {
-                stream.may_send().map_err(Failure::Socket)?;
-                stream.socket()
+        let sent = match &mut self.stream {
+            Layer::Plain(Stream::Tcp(socket)) => {
+                let mut position = part.position;
+                let sent = poll_on(socket, cx, || {
+                    rustix::fs::sendfile(&*socket, &part.file, Some(&mut position), len)
+                });
+                sent.map_err(io::Error::from)
             }
+            Layer::Kernel(stream) => stream.poll_send_file(cx, &part.file, part.position, len),
             Layer::Plain(Stream::Unix(_)) | Layer::Tls(_) => {
                 return Poll::Ready(Ok(Sent::NotByKernel));
             }
         };
-        let mut position = part.position;
-        let sent = poll_on(socket, cx, || {
-            rustix::fs::sendfile(socket, &part.file, Some(&mut position), len)
-        });
         let sent = match sent {
             Poll::Pending if head_len == 0 => return Poll::Pending,
             Poll::Pending => 0,
@@ -290,16 +289,16 @@ impl Transport {
                 return Poll::Ready(Err(Failure::File(io::ErrorKind::UnexpectedEof.into())));
             }
             Poll::Ready(Ok(count)) => count,
-            // A file system that cannot do it (sendfile(2), ERRORS).
-            Poll::Ready(Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) => {
-                self.sender.by_kernel = false;
-                0
-            }
-            Poll::Ready(Err(errno)) => return Poll::Ready(Err(Failure::of_sendfile(errno))),
+            Poll::Ready(Err(error)) => match Errno::from_io_error(&error) {
+                // A file system that cannot do it (sendfile(2), ERRORS).
+                Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    self.sender.by_kernel = false;
+                    0
+                }
+                Some(errno) => return Poll::Ready(Err(Failure::of_sendfile(errno))),
+                None => return Poll::Ready(Err(Failure::Socket(error))),
+            },
         };
-        if let Layer::Kernel(stream) = &mut self.stream {
-            stream.count_file(sent as u64);
-        }
         Poll::Ready(Ok(match head_len + sent {
             0 => Sent::NotByKernel,
             _ => Sent::Some {

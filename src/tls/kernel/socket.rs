@@ -117,6 +117,17 @@ pub(super) fn send(
     unsafe { send_message(socket, &message, more) }
 }
 
+/// Has the socket send what it holds.
+///
+/// sendfile(2) takes sixteen pages of a file at a time, and before Linux 6.5 the kernel's
+/// TLS lets the last of them send the records of all (`MSG_SENDPAGE_NOTLAST`). If the
+/// socket is full before that one, and nothing is on its way whose acknowledgement
+/// would send them, nobody does, and room that is waited for never comes.
+pub(super) fn push(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // Setting it does that, set or not (tcp(7)).
+    Ok(rustix::net::sockopt::set_tcp_nodelay(socket, true)?)
+}
+
 /// Sends an alert, without waiting (RFC 8446 6).
 pub(super) fn send_alert(socket: BorrowedFd<'_>, alert: [u8; 2]) -> io::Result<()> {
     let mut control = CONTROL;

@@ -5,15 +5,13 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::socket::{self, Content, Received};
 
 /// The plaintext side of a connection whose records the kernel does.
-///
-/// Whoever has a file to send may call `sendfile` on its [socket](Self::socket),
-/// and tells it so by [`KernelStream::count_file`].
 #[derive(Debug)]
 pub struct KernelStream {
     socket: TcpStream,
@@ -68,8 +66,8 @@ impl KernelStream {
         }
     }
 
-    /// The socket, for `sendfile` and to wait until it can be written to. To read
-    /// from it or to shut it down is not for others.
+    /// The socket, to look at it and to wait until it can be read from or written to.
+    /// To do that, or to shut it down, is not for others.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }
@@ -85,16 +83,16 @@ impl KernelStream {
         self.records >= Self::SPENT
     }
 
-    /// Notes that one `sendfile` took this many bytes.
-    pub fn count_file(&mut self, bytes: u64) {
+    /// Notes that one sendfile(2) took this many bytes.
+    pub(super) fn count_file(&mut self, bytes: u64) {
         self.records += 1 + bytes / Self::LEAST_RECORD;
     }
 
-    /// Whether a file may be sent.
+    /// Whether anything may be sent.
     ///
     /// # Errors
     /// If the key has protected as much as it may, or the writing side has ended.
-    pub fn may_send(&self) -> io::Result<()> {
+    pub(super) fn may_send(&self) -> io::Result<()> {
         if self.writing == Writing::Ended {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -125,6 +123,33 @@ impl KernelStream {
         }))?;
         // The kernel may end a record where a slice ends.
         self.records += (slices.len() + 1) as u64 + sent as u64 / Self::LEAST_RECORD;
+        Poll::Ready(Ok(sent))
+    }
+
+    /// Has the kernel send up to `len` bytes of a file, from `position` on. 0 bytes are
+    /// what it sends beyond the file's end.
+    ///
+    /// # Errors
+    /// As of sendfile(2), with its number. Without one, if nothing may be sent any more.
+    pub fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: impl AsFd,
+        mut position: u64,
+        len: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.may_send()?;
+        let (socket, file) = (&self.socket, file.as_fd());
+        let sent = ready!(poll_io(cx, socket, Interest::WRITABLE, || {
+            match rustix::fs::sendfile(socket, file, Some(&mut position), len) {
+                Err(Errno::AGAIN) => {
+                    socket::push(socket.as_fd())?;
+                    Err(Errno::AGAIN.into())
+                }
+                sent => Ok(sent?),
+            }
+        }))?;
+        self.count_file(sent as u64);
         Poll::Ready(Ok(sent))
     }
 
