@@ -99,7 +99,9 @@ pub enum Command {
     /// Has the running server try what it must not be able to do.
     ///
     /// Everything is tried in a way that does no harm. Exit code 0: all of it was
-    /// denied; 1: something was possible, or the server cannot be reached.
+    /// denied; 1: something was possible, or the server cannot be reached. What there
+    /// is nothing to try with, such as a file in an empty directory, is listed as
+    /// untried and counts as neither.
     SandboxCheck {
         /// As JSON, for programs.
         #[arg(long)]

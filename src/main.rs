@@ -18,7 +18,7 @@ use ostree_serve::daemon::{self, Daemon, EXIT_CONFIG, EXIT_RUNTIME, EXIT_USAGE, 
 use ostree_serve::finding::{Finding, Severity};
 use ostree_serve::listener::passed::Passed;
 use ostree_serve::sandbox::gate::Gate;
-use ostree_serve::sandbox::probe;
+use ostree_serve::sandbox::{privileges, probe};
 use ostree_serve::systemd::Manager;
 use ostree_serve::{check, demo, logging, sandbox};
 use serde::Serialize;
@@ -68,6 +68,8 @@ fn main() -> ExitCode {
 
 fn run(source: &Source) -> Result<(), StartError> {
     logging::start();
+    // Before keys are in memory, and whatever `sandbox.mode` says.
+    privileges::forbid_dumps()?;
     let file = std::path::absolute(&source.config).unwrap_or_else(|_| source.config.clone());
     let way = Way::Config(file);
     // SAFETY: logging starts no thread, so there is only this one; and nothing

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::process::Process;
 use common::{Setup, TestRepo, wait_for};
-use rustix::process::{Signal, geteuid};
+use rustix::process::{Resource, Rlimit, Signal, geteuid, getrlimit, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -82,6 +82,7 @@ fn threads(process: &Process, key: &str) -> Vec<String> {
 
 #[test]
 fn every_thread_is_confined() {
+    allow_core_dumps();
     let repo = TestRepo::new();
     let large = repo.plant_object(3_000_000);
     let process = Process::start(
@@ -110,13 +111,7 @@ fn every_thread_is_confined() {
         let bits = u64::from_str_radix(&capabilities, 16).unwrap();
         assert_eq!(bits & !(1 << 2 | 1 << 10), 0, "{capabilities}");
     }
-    let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid().as_raw_nonzero()));
-    let limits = limits.unwrap();
-    let core = limits
-        .lines()
-        .find(|it| it.starts_with("Max core file size"))
-        .unwrap();
-    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    assert_eq!(core_limit(&process), "0");
     let log = process.log();
     assert!(
         log.contains("confined by no new privileges, Landlock ABI"),
@@ -169,10 +164,33 @@ fn picture(directory: &Path) -> Vec<(PathBuf, u32, u64)> {
     found
 }
 
+/// Processes that are started from now on may leave behind what is in their memory, as
+/// far as this machine lets them.
+fn allow_core_dumps() {
+    let maximum = getrlimit(Resource::Core).maximum;
+    let all = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Core, all).unwrap();
+}
+
+/// How much of its memory a process leaves behind when it crashes.
+fn core_limit(process: &Process) -> String {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid().as_raw_nonzero()));
+    let limits = limits.unwrap();
+    let core = limits
+        .lines()
+        .find_map(|it| it.strip_prefix("Max core file size"))
+        .unwrap();
+    core.split_whitespace().next().unwrap().to_owned()
+}
+
 /// The attempts do no harm where nothing denies them, and are told from those that
 /// were denied.
 #[test]
 fn what_is_possible_is_found_and_does_no_harm() {
+    allow_core_dumps();
     let repo = TestRepo::new();
     let process = Process::start(serving(&repo).sandbox("mode = \"off\"\nuser = \"root\"\n"));
     let before = picture(&repo.path());
@@ -187,6 +205,8 @@ fn what_is_possible_is_found_and_does_no_harm() {
     for what in [
         "write to",
         "make a directory",
+        "remove a directory in",
+        "remove a file in",
         "start a program",
         "make memory executable",
         "connect by the first data",
@@ -196,6 +216,7 @@ fn what_is_possible_is_found_and_does_no_harm() {
         assert_eq!(outcome(what), "possible", "{what}");
     }
     assert_eq!(picture(&repo.path()), before);
+    assert_eq!(core_limit(&process), "0");
     assert_eq!(get(&process, "/repo/config"), 200);
     let (code, out, _) = ask(&process, &["sandbox-check"]);
     assert_eq!(code, 1);

@@ -124,11 +124,15 @@ pub fn kernel_abi() -> Option<u32> {
 mod tests {
     use std::fs::{self, File};
     use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
+    use std::process::Command;
     use std::thread;
 
+    use rustix::fs::{CWD, FileType, Mode};
     use tempfile::TempDir;
 
     use super::*;
+    use crate::sandbox::probe::files::cut;
 
     /// In a thread of its own, which takes the rules with it when it ends.
     #[test]
@@ -141,7 +145,10 @@ mod tests {
         for name in ["in", "out", "run"] {
             fs::create_dir(at(name)).unwrap();
             fs::write(at(name).join("file"), "x").unwrap();
+            fs::create_dir(at(name).join("directory")).unwrap();
         }
+        let (listener, abi) = (TcpListener::bind("127.0.0.1:0").unwrap(), kernel_abi());
+        let since = |version| abi >= Some(version);
         let reach = Reach {
             read: [at("in")].into(),
             files: Default::default(),
@@ -158,7 +165,23 @@ mod tests {
             assert!(denied(File::open(at("out/file")).map(drop)));
             let write = |name| File::options().append(true).open(at(name)).map(drop);
             assert!(denied(write("in/file")) && denied(write("run/file")));
-            assert!(denied(fs::create_dir(at("in/new"))));
+            // No seccomp filter is in force here, which would answer first.
+            for directory in ["in", "run"] {
+                let new = at(directory).join("new");
+                let file = at(directory).join("file");
+                assert!(denied(fs::create_dir(&new)));
+                assert!(denied(std::os::unix::fs::symlink("file", &new)));
+                let fifo = rustix::fs::mknodat(CWD, &new, FileType::Fifo, Mode::RUSR, 0);
+                assert!(denied(fifo.map_err(Into::into)));
+                assert!(denied(fs::remove_dir(at(directory).join("directory"))));
+                assert!(denied(fs::rename(&file, &new)));
+                // Out of its directory: told as if it were another file system.
+                assert!(fs::hard_link(&file, at("new")).is_err());
+                assert!(!since(3) || denied(cut(&file, 0)));
+            }
+            assert!(denied(Command::new("/bin/true").status().map(drop)));
+            let connected = TcpStream::connect(listener.local_addr().unwrap());
+            assert!(!since(4) || denied(connected.map(drop)));
             assert!(denied(File::create(at("run/new")).map(drop)));
             let socket = std::os::unix::net::UnixListener::bind(at("run/socket"));
             socket.unwrap();

@@ -112,9 +112,8 @@ pub fn confine(config: &Config, gate: &Gate) -> Result<Confinement, StartError> 
         rules.as_ref().map_or(Ok(()), landlock::Rules::enforce)
     };
     let whole_process = || -> anyhow::Result<()> {
-        if mode != Confine::Off {
-            privileges::forbid_dumps()?;
-        }
+        // To become another user has undone it.
+        privileges::forbid_dumps()?;
         filter.as_ref().map_or(Ok(()), seccomp::Filter::enforce)
     };
     nobody_is_past(gate)?;

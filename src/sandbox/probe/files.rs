@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
 
 use super::layer::{Judge, Needs, untried};
 use super::{Attempt, Targets};
@@ -175,7 +176,32 @@ fn changes_to(file: &Path, judge: &Judge, attempts: &mut Vec<Attempt>) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
         removed => removed,
     };
-    attempts.push(judge.file(&format!("remove {name}"), &inside(), removed));
+    let what = format!("remove a directory in {}", directory.display());
+    attempts.push(judge.file(&what, &inside(), removed));
+    attempts.push(remove_a_file(directory, judge));
+}
+
+/// Tried with a directory, for which the same goes. In a repository that is `objects`;
+/// where there is none, it is the directory itself.
+fn remove_a_file(directory: &Path, judge: &Judge) -> Attempt {
+    let is_directory = |it: &PathBuf| it.symlink_metadata().is_ok_and(|it| it.is_dir());
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let below = entries.map(|it| it.path()).find(is_directory);
+    let (victim, parent) = match (below, directory.parent()) {
+        (Some(below), _) => (below, directory),
+        (None, Some(parent)) => (directory.to_owned(), parent),
+        (None, None) => return untried("remove a file in /", "there is no directory in it"),
+    };
+    let removed = match rustix::fs::unlink(&victim) {
+        Err(Errno::ISDIR) => Ok(()),
+        removed => removed.map_err(io::Error::from),
+    };
+    let what = format!("remove a file in {}", parent.display());
+    judge.file(
+        &what,
+        &needs(parent, Access::WRITE_OK | Access::EXEC_OK),
+        removed,
+    )
 }
 
 fn open_for_writing(file: &Path, judge: &Judge) -> Attempt {
@@ -189,7 +215,7 @@ fn open_for_writing(file: &Path, judge: &Judge) -> Attempt {
 }
 
 /// To the length that it has (truncate(2), which rustix lacks).
-fn cut(file: &Path, len: u64) -> io::Result<()> {
+pub(in crate::sandbox) fn cut(file: &Path, len: u64) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let name = std::ffi::CString::new(file.as_os_str().as_bytes())?;
     let len = libc::off_t::try_from(len).map_err(io::Error::other)?;

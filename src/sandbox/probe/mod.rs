@@ -7,7 +7,7 @@
 //! found nothing else to say.
 
 mod calls;
-mod files;
+pub(super) mod files;
 mod layer;
 
 use std::path::PathBuf;
