@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A socket that was accepted, and belongs to no runtime yet.
@@ -59,6 +59,33 @@ impl AsFd for Stream {
             Self::Unix(stream) => stream.as_fd(),
         }
     }
+}
+
+/// Calls `act` when the socket is ready for it, until it does not have to wait.
+pub(crate) fn poll_io<T>(
+    cx: &mut Context<'_>,
+    socket: &TcpStream,
+    interest: Interest,
+    mut act: impl FnMut() -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    loop {
+        match interest {
+            Interest::READABLE => ready!(socket.poll_read_ready(cx))?,
+            _ => ready!(socket.poll_write_ready(cx))?,
+        }
+        match socket.try_io(interest, &mut act) {
+            Err(error) if is_transient(&error) => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Whether the same call may succeed another time.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 /// Bytes that were written to a connected socket and that the peer's kernel has not

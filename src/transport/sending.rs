@@ -11,14 +11,13 @@ use std::task::{Context, Poll, ready};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncWrite, Interest};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::activity::Way;
 use super::outbox::{self, Part};
 use super::{Layer, Transport, forward};
 use crate::files::FileContent;
-use crate::listener::stream::{Stream, send_room};
+use crate::listener::stream::{Stream, poll_io, send_room};
 
 /// What the kernel is told to send at a time, after a look whether that much is in
 /// memory.
@@ -271,10 +270,10 @@ impl Transport {
         let sent = match &mut self.stream {
             Layer::Plain(Stream::Tcp(socket)) => {
                 let mut position = part.position;
-                let sent = poll_on(socket, cx, || {
-                    rustix::fs::sendfile(&*socket, &part.file, Some(&mut position), len)
-                });
-                sent.map_err(io::Error::from)
+                poll_io(cx, socket, Interest::WRITABLE, || {
+                    let sent = rustix::fs::sendfile(&*socket, &part.file, Some(&mut position), len);
+                    Ok(sent?)
+                })
             }
             Layer::Kernel(stream) => stream.poll_send_file(cx, &part.file, part.position, len),
             Layer::Plain(Stream::Unix(_)) | Layer::Tls(_) => {
@@ -319,10 +318,9 @@ impl Transport {
             Layer::Plain(Stream::Tcp(socket)) => {
                 let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
                 let nothing = &mut SendAncillaryBuffer::default();
-                poll_on(socket, cx, || {
-                    rustix::net::sendmsg(&*socket, slices, nothing, flags)
+                poll_io(cx, socket, Interest::WRITABLE, || {
+                    Ok(rustix::net::sendmsg(&*socket, slices, nothing, flags)?)
                 })
-                .map_err(io::Error::from)
             }
             Layer::Kernel(stream) => stream.poll_send(cx, slices, true),
             layer => forward!(*layer, poll_write_vectored, cx, slices),
@@ -416,26 +414,6 @@ fn is_cached(file: &FileContent, position: u64, len: usize) -> io::Result<bool> 
         }
     }
     Ok(true)
-}
-
-/// Does something with a socket as soon as it can be written to.
-fn poll_on<T>(
-    socket: &TcpStream,
-    cx: &mut Context<'_>,
-    mut act: impl FnMut() -> Result<T, Errno>,
-) -> Poll<Result<T, Errno>> {
-    loop {
-        if let Err(error) = ready!(socket.poll_write_ready(cx)) {
-            return Poll::Ready(Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
-        }
-        let result = socket.try_io(Interest::WRITABLE, || act().map_err(io::Error::from));
-        match result.map_err(|error| Errno::from_io_error(&error)) {
-            Ok(value) => return Poll::Ready(Ok(value)),
-            // It was not ready after all.
-            Err(None | Some(Errno::AGAIN | Errno::INTR)) => {}
-            Err(Some(errno)) => return Poll::Ready(Err(errno)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::socket::{self, Content, Received};
+use crate::listener::stream::{is_transient, poll_io};
 
 /// The plaintext side of a connection whose records the kernel does.
 #[derive(Debug)]
@@ -182,32 +183,6 @@ impl KernelStream {
         }
         io::Error::new(io::ErrorKind::InvalidData, reason)
     }
-}
-
-/// Calls `act` when the socket is ready for it, until it does not have to wait.
-fn poll_io<T>(
-    cx: &mut Context<'_>,
-    socket: &TcpStream,
-    interest: Interest,
-    mut act: impl FnMut() -> io::Result<T>,
-) -> Poll<io::Result<T>> {
-    loop {
-        match interest {
-            Interest::READABLE => ready!(socket.poll_read_ready(cx))?,
-            _ => ready!(socket.poll_write_ready(cx))?,
-        }
-        match socket.try_io(interest, &mut act) {
-            Err(error) if is_transient(&error) => {}
-            result => return Poll::Ready(result),
-        }
-    }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
 
 impl AsyncRead for KernelStream {
