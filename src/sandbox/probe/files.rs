@@ -187,11 +187,8 @@ fn remove_a_file(directory: &Path, judge: &Judge) -> Attempt {
     let is_directory = |it: &PathBuf| it.symlink_metadata().is_ok_and(|it| it.is_dir());
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let below = entries.map(|it| it.path()).find(is_directory);
-    let (victim, parent) = match (below, directory.parent()) {
-        (Some(below), _) => (below, directory),
-        (None, Some(parent)) => (directory.to_owned(), parent),
-        (None, None) => return untried("remove a file in /", "there is no directory in it"),
-    };
+    let victim = below.unwrap_or_else(|| directory.to_owned());
+    let parent = victim.parent().unwrap_or(directory);
     let removed = match rustix::fs::unlink(&victim) {
         Err(Errno::ISDIR) => Ok(()),
         removed => removed.map_err(io::Error::from),
