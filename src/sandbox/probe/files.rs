@@ -7,7 +7,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
-use rustix::io::Errno;
 
 use super::layer::{Judge, Needs, untried};
 use super::{Attempt, Targets};
@@ -181,18 +180,16 @@ fn changes_to(file: &Path, judge: &Judge, attempts: &mut Vec<Attempt>) {
     attempts.push(remove_a_file(directory, judge));
 }
 
-/// Tried with a directory, for which the same goes. In a repository that is `objects`;
-/// where there is none, it is the directory itself.
+/// Tried with a directory, of which unlink(2) says that it is one to whoever may remove
+/// files beside it. In a repository that is `objects`; where there is none, it is the
+/// directory itself.
 fn remove_a_file(directory: &Path, judge: &Judge) -> Attempt {
     let is_directory = |it: &PathBuf| it.symlink_metadata().is_ok_and(|it| it.is_dir());
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let below = entries.map(|it| it.path()).find(is_directory);
     let victim = below.unwrap_or_else(|| directory.to_owned());
     let parent = victim.parent().unwrap_or(directory);
-    let removed = match rustix::fs::unlink(&victim) {
-        Err(Errno::ISDIR) => Ok(()),
-        removed => removed.map_err(io::Error::from),
-    };
+    let removed = rustix::fs::unlink(&victim).map_err(io::Error::from);
     let what = format!("remove a file in {}", parent.display());
     judge.file(
         &what,
